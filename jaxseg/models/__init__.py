@@ -1,0 +1,62 @@
+"""Networks: image -> {"logits", "aux_..."}; a table and `create`."""
+
+from collections.abc import Mapping
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxseg import backbones
+from jaxseg.errors import unknown_name
+from jaxseg.layers.norm import NORMS
+from jaxseg.models import pspnet
+
+MODELS = {"pspnet": pspnet.PSPNet}
+
+# The backbone of each paper, for the networks that take one.
+PAPER_BACKBONES = {"pspnet": pspnet.BACKBONE}
+
+
+def create(name: str, *, num_classes: int, **fields) -> nn.Module:
+  """Builds a network: the one place where strings become objects.
+
+  Args:
+    name: key of `MODELS`.
+    num_classes: output classes.
+    **fields: the network's own fields; a missing one is the paper's.
+      `backbone` is a name or a dict of a name and fields (fields that are not
+      given are the paper's), `norm` a key of `NORMS` or a dict of one and its
+      fields, `dtype` a name such as "bfloat16".
+
+  Raises:
+    UserError: an unknown network, backbone, norm or field.
+  """
+  if name not in MODELS:
+    raise unknown_name("model", name, MODELS)
+  module = MODELS[name]
+  known = module.__dataclass_fields__.keys() - {"parent", "name"}
+  for field in fields:
+    if field not in known:
+      raise unknown_name(f"field of {name}", field, known)
+  shared = {}
+  if "norm" in fields:
+    shared["norm"] = _norm(fields["norm"])
+  for field in ("dtype", "param_dtype"):
+    if fields.get(field) is not None:
+      shared[field] = jnp.dtype(fields[field])
+  fields = {**fields, **shared}
+  if name in PAPER_BACKBONES:
+    spec = fields.get("backbone", {})
+    spec = {"name": spec} if isinstance(spec, str) else dict(spec)
+    fields["backbone"] = backbones.create(
+      {**PAPER_BACKBONES[name], **spec}, **shared
+    )
+  return module(num_classes=num_classes, **fields)
+
+
+def _norm(spec: str | Mapping):
+  fields = {"name": spec} if isinstance(spec, str) else dict(spec)
+  name = fields.pop("name")
+  if name not in NORMS:
+    raise unknown_name("norm", name, NORMS)
+  return functools.partial(NORMS[name], **fields)
