@@ -1,0 +1,132 @@
+"""Losses over pixels: each returns (sum, weight), never a mean.
+
+The caller adds sums and weights over heads, devices and accumulated batches
+and divides once, so that a pixel counts the same wherever it was computed.
+
+Ignored pixels get a valid class before anything is looked up with their
+label, and weight 0 after: their labels reach neither loss nor gradient. (A
+stray 255 is NaN or silence in JAX, and -1 trains the last class.)
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
+
+from jaxseg.errors import UserError, unknown_name
+
+NORMALISERS = ("weight", "count")
+
+
+def softmax_cross_entropy(
+  logits: Float[Array, "*pixels k"],
+  label: Integer[Array, "*pixels"],
+  *,
+  ignore_label: int,
+  class_weights: Sequence[float] | jax.Array | None = None,
+  label_smoothing: float = 0.0,
+  normalise_by: str = "weight",
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+  """Cross-entropy of a softmax, as torch.nn.CrossEntropyLoss defines it.
+
+  With class weights w, smoothing e and k classes a pixel of class y costs
+    -(1 - e) w[y] log p[y] - (e / k) sum_c w[c] log p[c].
+
+  Args:
+    logits: scores; computed in float32 whatever they are.
+    label: classes 0..k-1 or `ignore_label`.
+    ignore_label: label of the pixels that count nowhere.
+    class_weights: one a class; None or () for all one.
+    label_smoothing: e, the share spread over all classes.
+    normalise_by: what `weight` sums over the valid pixels. "weight", their
+      class weights, as torch does; "count", one each, as Caffe and SegNet's
+      median-frequency balancing do.
+
+  Returns:
+    The float32 sum of the costs and the float32 weight to divide it by; both
+    are 0 when every pixel is ignored.
+  """
+  if normalise_by not in NORMALISERS:
+    raise unknown_name("loss normaliser", normalise_by, NORMALISERS)
+  classes = logits.shape[-1]
+  valid = label != ignore_label
+  label = jnp.where(valid, label, 0).astype(jnp.int32)
+  logits = logits.astype(jnp.float32)
+  logits -= jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+  log_sum = jnp.log(jnp.sum(jnp.exp(logits), axis=-1))
+  # A comparison and a sum fuse, and their gradient needs no scatter.
+  is_class = label[..., None] == jnp.arange(classes)
+  log_p = jnp.sum(jnp.where(is_class, logits, 0.0), axis=-1) - log_sum
+  pixel_weight = valid.astype(jnp.float32)
+  weights = jnp.ones(classes, jnp.float32)
+  if class_weights is not None and len(class_weights):
+    weights = _class_weights(class_weights, classes)
+    pixel_weight *= weights[label]
+  cost = -pixel_weight * log_p
+  if label_smoothing:
+    all_log_p = jnp.sum(weights * (logits - log_sum[..., None]), axis=-1)
+    smooth = -valid.astype(jnp.float32) * all_log_p / classes
+    cost = (1 - label_smoothing) * cost + label_smoothing * smooth
+  if normalise_by == "count":
+    pixel_weight = valid.astype(jnp.float32)
+  return jnp.sum(cost), jnp.sum(pixel_weight)
+
+
+def heads_loss(
+  outputs: Mapping[str, jax.Array],
+  label: Integer[Array, "n h w"],
+  *,
+  head_weights: Mapping[str, float] | Sequence[tuple[str, float]],
+  ignore_label: int,
+  class_weights: Sequence[float] | jax.Array | None = None,
+  label_smoothing: float = 0.0,
+  normalise_by: str = "weight",
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+  """Cross-entropy of several outputs of one network, weighted and added.
+
+  Args:
+    outputs: what the network returned.
+    label: as for `softmax_cross_entropy`, like all that follow here.
+    head_weights: weight of each output's loss, e.g. `{"logits": 1.0,
+      "aux_logits": 0.4}`, or the same as pairs, which can be hashed. Outputs
+      that are not named are not trained.
+    ignore_label: label of the pixels that count nowhere.
+    class_weights: one a class.
+    label_smoothing: share spread over all classes.
+    normalise_by: "weight" or "count".
+
+  Returns:
+    The weighted sum of the heads' sums, and the one weight they share.
+
+  Raises:
+    UserError: a head that the network does not have.
+  """
+  pairs = tuple(dict(head_weights).items())
+  if not pairs:
+    raise UserError(
+      f"loss.heads is empty; expected weights for some of {list(outputs)}"
+    )
+  total, weight = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
+  for key, head_weight in pairs:
+    if key not in outputs:
+      raise unknown_name("output in loss.heads", key, outputs)
+    head_sum, weight = softmax_cross_entropy(
+      outputs[key],
+      label,
+      ignore_label=ignore_label,
+      class_weights=class_weights,
+      label_smoothing=label_smoothing,
+      normalise_by=normalise_by,
+    )
+    total += head_weight * head_sum
+  return total, weight
+
+
+def _class_weights(class_weights, classes: int) -> jax.Array:
+  if len(class_weights) != classes:
+    raise UserError(
+      f"loss.class_weights has {len(class_weights)} numbers for {classes} "
+      "classes; give one a class, in the order of data.class_names"
+    )
+  return jnp.asarray(class_weights, jnp.float32)
