@@ -4,11 +4,16 @@
   right-hand padding (PyTorch's and Caffe's rule alike).
 - `adaptive_avg_pool` has PyTorch's overlapping bins: bin i of n over size h
   averages rows floor(i h / n) .. ceil((i + 1) h / n).
+- Unpooling: `max_unpool` by indices, `transpose_pool` by transposition.
 """
+
+from collections.abc import Callable
+import itertools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer, Shaped
 import numpy as np
 
 
@@ -65,3 +70,116 @@ def adaptive_avg_pool(x: jax.Array, bins: int) -> jax.Array:
   return jnp.einsum(
     "ih,nhwc,jw->nijc", rows, x, cols, precision=jax.lax.Precision.HIGHEST
   )
+
+
+def max_pool_with_indices(
+  x: Float[Array, "n h w c"],
+  window: int,
+  stride: int | None = None,
+  *,
+  padding: int = 0,
+  ceil_mode: bool = False,
+) -> tuple[Float[Array, "n ho wo c"], Integer[Array, "n ho wo c"]]:
+  """Max pooling, and where in its `h x w` plane each maximum stood.
+
+  Returns:
+    The values of `max_pool`, and flat indices `row * w + column` into the
+    unpadded plane; of equal maxima the first in reading order.
+  """
+  stride = window if stride is None else stride
+  h, w = x.shape[1:3]
+  rows, cols = (
+    np.arange(pooled_size(size, window, stride, padding, ceil_mode)) * stride
+    - padding
+    for size in (h, w)
+  )
+  pads = tuple(
+    pool_padding(size, window, stride, padding, ceil_mode) for size in (h, w)
+  )
+  padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
+  # The first pixel of the window stands until a larger one is seen.
+  first = np.maximum(rows, 0)[:, None] * w + np.maximum(cols, 0)
+  shape = (x.shape[0], len(rows), len(cols), x.shape[3])
+  best = jnp.full(shape, -jnp.inf, x.dtype)
+  index = jnp.broadcast_to(jnp.asarray(first, jnp.int32)[..., None], shape)
+  for i, j in itertools.product(range(window), range(window)):
+    seen = jax.lax.slice(
+      padded,
+      (0, i, j, 0),
+      (
+        shape[0],
+        i + (shape[1] - 1) * stride + 1,
+        j + (shape[2] - 1) * stride + 1,
+        shape[3],
+      ),
+      (1, stride, stride, 1),
+    )
+    here = jnp.asarray((rows + i)[:, None] * w + cols + j, jnp.int32)
+    larger = (seen > best) | jnp.isnan(seen)
+    best = jnp.where(larger, seen, best)
+    index = jnp.where(larger, here[..., None], index)
+  return best, index
+
+
+def unpooled_size(
+  size: int, window: int, stride: int | None = None, pad: int = 0
+) -> int:
+  """Length of an unpooled axis where no explicit size is given."""
+  stride = window if stride is None else stride
+  return (size - 1) * stride - 2 * pad + window
+
+
+def max_unpool(
+  y: Shaped[Array, "n h w c"],
+  indices: Integer[Array, "n h w c"],
+  size: tuple[int, int],
+  *,
+  window: int | None = None,
+) -> Shaped[Array, "n h2 w2 c"]:
+  """Puts each value where its maximum stood, zeros elsewhere.
+
+  Zeiler & Fergus 2013 (arXiv:1311.2901, Sec. 2.1); SegNet and DeconvNet.
+  Where overlapping windows had the same maximum, one of them wins.
+
+  Args:
+    y: values to place.
+    indices: from `max_pool_with_indices`, flat in a plane of `size`.
+    size: height and width of the result, the pooled map's own: with ceil
+      mode or odd sizes it does not follow from `y`.
+    window: side of the pooling window, if windows neither overlap nor are
+      padded: each output pixel then asks its own cell, and no scatter, slow
+      on accelerators, is needed. The result is the same.
+  """
+  n, h, w, c = y.shape
+  height, width = size
+  if window is None:
+    plane = jnp.zeros((n, height * width, c), y.dtype)
+    place = jax.vmap(
+      jax.vmap(lambda p, i, v: p.at[i].set(v, mode="drop"), -1, -1)
+    )
+    plane = place(plane, indices.reshape(n, h * w, c), y.reshape(n, h * w, c))
+    return plane.reshape(n, height, width, c)
+  here = np.arange(height * width, dtype=np.int32).reshape(height, width, 1)
+
+  def spread(a):
+    a = jnp.repeat(jnp.repeat(a, window, axis=1), window, axis=2)
+    # Rows that a flooring pool never read belong to no cell; the zeros there
+    # claim pixel 0, which is always in a cell of its own.
+    missing = [
+      (0, max(full - got, 0))
+      for full, got in zip(size, a.shape[1:3], strict=True)
+    ]
+    return jnp.pad(a, ((0, 0), *missing, (0, 0)))[:, :height, :width]
+
+  return jnp.where(spread(indices) == here, spread(y), jnp.zeros((), y.dtype))
+
+
+def transpose_pool(
+  pool: Callable[[jax.Array], jax.Array], x: jax.Array, y: jax.Array
+) -> jax.Array:
+  """The exact transpose of `pool` at `x`, applied to `y`.
+
+  For max pooling this is unpooling that adds where windows share a maximum;
+  for average pooling every value is spread evenly over its window.
+  """
+  return jax.vjp(pool, x)[1](y)[0]
