@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Callable
+import functools
 import itertools
 
 import flax.linen as nn
@@ -52,6 +53,68 @@ def max_pool(
     for size in x.shape[1:3]
   )
   return nn.max_pool(x, (window, window), (stride, stride), pads)
+
+
+def dilated_max_pool(
+  x: Float[Array, "n h w c"],
+  window: int,
+  dilation: int,
+  pads: tuple[int, int],
+) -> Float[Array, "n ho wo c"]:
+  """Max pooling at stride 1 over taps `dilation` apart.
+
+  Rows, then columns, by comparing shifted copies: XLA has no gradient for a
+  dilated window.
+
+  Args:
+    x: input.
+    window: taps along each axis.
+    dilation: spacing of the taps.
+    pads: rows and columns of -inf (before, after).
+  """
+  for axis in (1, 2):
+    widths = [(0, 0)] * 4
+    widths[axis] = pads
+    x = jnp.pad(x, widths, constant_values=-jnp.inf)
+    out = x.shape[axis] - dilation * (window - 1)
+    starts = range(0, dilation * window, dilation)
+    x = functools.reduce(
+      jnp.maximum,
+      (jax.lax.slice_in_dim(x, i, i + out, axis=axis) for i in starts),
+    )
+  return x
+
+
+def avg_pool(
+  x: Float[Array, "n h w c"], window: int, stride: int | None = None
+) -> Float[Array, "n ho wo c"]:
+  """Average pooling without padding; a partial window is dropped."""
+  stride = window if stride is None else stride
+  return nn.avg_pool(x, (window, window), (stride, stride), "VALID")
+
+
+def dilated_avg_pool(
+  x: Float[Array, "n h w c"], window: int, dilation: int
+) -> Float[Array, "n h w c"]:
+  """Average pooling at stride 1 over taps `dilation` apart, of equal size.
+
+  Pixel i averages i, i + dilation, ...: those of them that are inside.
+  """
+  after = dilation * (window - 1)
+  total = jax.lax.reduce_window(
+    x,
+    0.0,
+    jax.lax.add,
+    (1, window, window, 1),
+    (1, 1, 1, 1),
+    ((0, 0), (0, after), (0, after), (0, 0)),
+    window_dilation=(1, dilation, dilation, 1),
+  )
+  rows, columns = (
+    np.minimum(window, -(-(size - np.arange(size)) // dilation))
+    for size in x.shape[1:3]
+  )
+  return total / jnp.asarray(np.outer(rows, columns)[..., None], x.dtype)
 
 
 def adaptive_matrix(size: int, bins: int) -> np.ndarray:
