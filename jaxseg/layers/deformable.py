@@ -1,0 +1,216 @@
+"""Deformable convolution, v1 and v2, in pure JAX.
+
+The idea (Dai et al. 2017, arXiv:1703.06211, Eq. 2-4): each tap p_k of the
+kernel reads the input at p + p_k + dp_k, where the offset dp_k is itself
+computed from the input, by bilinear sampling:
+
+  y(p) = sum_k w_k x(p + p_k + dp_k) m_k.
+
+v1 has m_k = 1; v2 (Zhu et al. 2018, arXiv:1811.11168, Eq. 1) learns the
+modulation m_k = sigmoid(...). Both start with offsets of zero, the plain
+convolution (v2: half of it, since sigmoid(0) = 1/2).
+
+Layout and boundary are those of torchvision.ops.deform_conv2d: offset channel
+`2 (g k^2 + t)` is dy and the next one dx of tap t (row-major) in offset group
+g; mask channel `g k^2 + t`; pixels outside the image count as zero, each of
+the four neighbours by itself.
+
+Taps are summed one at a time and recomputed for the gradient, so that memory
+holds a few sampled copies of the input, where an im2col would hold k^2.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+import numpy as np
+
+from jaxseg.layers.conv import Conv, kaiming_fan_out
+
+
+def sample_bilinear(
+  x: Float[Array, "n g h w c"],
+  row: Float[Array, "n g *grid"],
+  column: Float[Array, "n g *grid"],
+) -> Float[Array, "n g *grid c"]:
+  """`x` at fractional positions; zero outside, neighbour by neighbour."""
+  h, w, c = x.shape[2:]
+  flat = x.reshape(*x.shape[:2], h * w, c)
+  # From one pixel outside on, all is zero: nothing far away overflows.
+  row, column = jnp.clip(row, -1, h), jnp.clip(column, -1, w)
+  top, left = jnp.floor(row), jnp.floor(column)
+  down, right = row - top, column - left
+
+  # One neighbour after the other, each gathered again for the gradient: half
+  # the memory of four at once, and no slower.
+  @jax.checkpoint
+  def add_neighbour(total, neighbour):
+    i, j = neighbour
+    weight = jnp.where(i, down, 1 - down) * jnp.where(j, right, 1 - right)
+    r, s = top.astype(jnp.int32) + i, left.astype(jnp.int32) + j
+    inside = (r >= 0) & (r < h) & (s >= 0) & (s < w)
+    index = jnp.where(inside, r * w + s, 0)
+    value = jax.vmap(jax.vmap(lambda plane, at: plane[at]))(flat, index)
+    weight = jnp.where(inside, weight, 0)
+    return total + weight[..., None] * value, None
+
+  precise = jnp.promote_types(x.dtype, row.dtype)
+  neighbours = jnp.asarray([(0, 0), (0, 1), (1, 0), (1, 1)])
+  total = jnp.zeros((*row.shape, c), precise)
+  return jax.lax.scan(add_neighbour, total, neighbours)[0]
+
+
+def _tap_grids(x, kernel, strides, padding, dilation):
+  """Undeformed positions: `[taps, ho]` rows and `[taps, wo]` columns."""
+  grids = []
+  for size, k in zip(x.shape[1:3], kernel.shape[:2], strict=True):
+    pad = dilation * (k - 1) // 2 if padding is None else padding
+    out = (size + 2 * pad - dilation * (k - 1) - 1) // strides + 1
+    grids.append(
+      np.arange(k)[:, None] * dilation + np.arange(out) * strides - pad
+    )
+  rows, columns = grids
+  return np.repeat(rows, len(columns), axis=0), np.tile(columns, (len(rows), 1))
+
+
+def deform_conv2d(
+  x: Float[Array, "n h w c"],
+  offset: Float[Array, "n ho wo offsets"],
+  kernel: Float[Array, "kh kw i f"],
+  mask: Float[Array, "n ho wo masks"] | None = None,
+  *,
+  strides: int = 1,
+  padding: int | None = None,
+  dilation: int = 1,
+  groups: int = 1,
+  offset_groups: int = 1,
+) -> Float[Array, "n ho wo f"]:
+  """Convolves `x` at displaced positions.
+
+  Args:
+    x: input.
+    offset: displacement in input pixels, `2 * offset_groups * kh * kw`
+      channels; never computed in less than float32.
+    kernel: `i = c / groups`.
+    mask: modulation, `offset_groups * kh * kw` channels; None is all ones.
+    strides: of the output grid.
+    padding: rows and columns of zeros on every side; None keeps the size at
+      stride 1.
+    dilation: spacing of the undeformed taps.
+    groups: channel groups of the kernel.
+    offset_groups: contiguous blocks of channels with offsets of their own.
+  """
+  n, _, _, c = x.shape
+  kh, kw, _, features = kernel.shape
+  taps, ho, wo = kh * kw, *offset.shape[1:3]
+  rows, columns = _tap_grids(x, kernel, strides, padding, dilation)
+  precise = jnp.promote_types(offset.dtype, jnp.float32)
+
+  def by_tap(a, *last):
+    a = a.astype(precise).reshape(n, ho, wo, offset_groups, taps, *last)
+    return jnp.moveaxis(a, (4, 3), (0, 2))
+
+  offset = by_tap(offset, 2)
+  row = rows[:, None, None, :, None] + offset[..., 0]
+  column = columns[:, None, None, None, :] + offset[..., 1]
+  scale = None if mask is None else by_tap(mask)
+  # Offset groups are planes of their own: [n, groups, h, w, c / groups].
+  planes = jnp.moveaxis(
+    x.reshape(*x.shape[:3], offset_groups, c // offset_groups), 3, 1
+  )
+
+  # Without the checkpoint every tap's samples would be kept for the gradient.
+  @jax.checkpoint
+  def add_tap(total, tap):
+    row, column, scale, weight = tap
+    sampled = sample_bilinear(planes, row, column)
+    if scale is not None:
+      sampled = sampled * scale[..., None]
+    sampled = jnp.moveaxis(sampled, 1, 3).astype(x.dtype)
+    sampled = sampled.reshape(n, ho, wo, groups, c // groups)
+    weight = weight.reshape(c // groups, groups, features // groups)
+    product = jnp.einsum(
+      "nhwgi,igf->nhwgf",
+      sampled,
+      weight,
+      preferred_element_type=total.dtype,
+    )
+    return total + product.reshape(total.shape), None
+
+  total = jnp.zeros((n, ho, wo, features), precise)
+  weights = kernel.reshape(taps, c // groups, features)
+  total, _ = jax.lax.scan(add_tap, total, (row, column, scale, weights))
+  return total.astype(x.dtype)
+
+
+class DeformableConv(nn.Module):
+  """A convolution that learns where to look; takes the place of `Conv`.
+
+  Attributes:
+    features: output channels.
+    modulated: v2, with a sigmoid mask.
+    offset_groups: blocks of input channels that move independently.
+    offset_dilation: dilation of the convolution that computes the offsets;
+      None is 1 for v1 (the authors' DeepLab) and `dilation` for v2.
+    mask_scale: factor on the sigmoid; 2.0 starts as the plain convolution.
+  """
+
+  features: int
+  kernel_size: int = 3
+  strides: int = 1
+  dilation: int = 1
+  groups: int = 1
+  modulated: bool = False
+  offset_groups: int = 1
+  offset_dilation: int | None = None
+  mask_scale: float = 1.0
+  use_bias: bool = True
+  kernel_init: Callable[..., Any] = kaiming_fan_out
+  bias_init: Callable[..., Any] = nn.initializers.zeros_init()
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    k, taps = self.kernel_size, self.offset_groups * self.kernel_size**2
+    offset_dilation = self.offset_dilation
+    if offset_dilation is None:
+      offset_dilation = self.dilation if self.modulated else 1
+    offset = Conv(
+      3 * taps if self.modulated else 2 * taps,
+      k,
+      strides=self.strides,
+      dilation=offset_dilation,
+      kernel_init=nn.initializers.zeros_init(),
+      # A bfloat16 offset of 16 pixels would be right to 1/16 pixel.
+      dtype=jnp.promote_types(x.dtype, jnp.float32),
+      param_dtype=self.param_dtype,
+      name="offset",
+    )(x)
+    mask = None
+    if self.modulated:
+      # The first 2 k^2 channels move, the last k^2 weigh (v2, Sec. 3.2).
+      mask = self.mask_scale * nn.sigmoid(offset[..., 2 * taps :])
+      offset = offset[..., : 2 * taps]
+    shape = (k, k, x.shape[-1] // self.groups, self.features)
+    kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+    bias = None
+    if self.use_bias:
+      bias = self.param(
+        "bias", self.bias_init, (self.features,), self.param_dtype
+      )
+    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    y = deform_conv2d(
+      x,
+      offset,
+      kernel,
+      mask,
+      strides=self.strides,
+      dilation=self.dilation,
+      groups=self.groups,
+      offset_groups=self.offset_groups,
+    )
+    return y if bias is None else y + bias
