@@ -1,0 +1,193 @@
+"""How a network is applied to an image: whole, in windows, at many scales.
+
+Everything here is a pure function of static shapes. Where several views of an
+image are combined (overlapping windows, scales, mirror images) their class
+probabilities are averaged, as the papers do (PSPNet Sec. 5.2, DeepLab), and
+the result is handed on as the logarithm of that mean: a softmax of it gives
+the probabilities back, an argmax the class, so that callers need not know.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, UInt8
+from ml_collections import ConfigDict
+import numpy as np
+
+from jaxseg.augment import normalise
+from jaxseg.errors import UserError, unknown_name
+from jaxseg.layers.resize import resize_bilinear
+from jaxseg.types import Images, Logits
+
+MODES = ("whole", "sliding")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inference:
+  """How to apply a network; hashable.
+
+  Attributes:
+    mode: "whole" image at once, or "sliding" windows.
+    window: height, width of a sliding window.
+    stride: step of the windows as a share of their sides.
+    scales: inputs are resized by each of these and the results back.
+    flip: also apply it to the mirrored image.
+  """
+
+  mode: str = "whole"
+  window: tuple[int, int] = (0, 0)
+  stride: float = 2 / 3
+  scales: tuple[float, ...] = (1.0,)
+  flip: bool = False
+
+  def __post_init__(self):
+    if self.mode not in MODES:
+      raise unknown_name("eval.mode", self.mode, MODES)
+    if not self.scales or min(self.scales) <= 0:
+      raise UserError(
+        f"eval.scales={self.scales}: expected one or more positive numbers"
+      )
+    if not 0 < self.stride <= 1:
+      raise UserError(
+        f"eval.stride={self.stride}: expected a share of the window, above 0 "
+        "and at most 1"
+      )
+
+  @classmethod
+  def from_config(cls, config: ConfigDict) -> "Inference":
+    """Reads `config.eval`; windows have the size of the training crop."""
+    return cls(
+      mode=config.eval.mode,
+      window=tuple(config.augment.crop),
+      stride=config.eval.stride,
+      scales=tuple(config.eval.scales),
+      flip=config.eval.flip,
+    )
+
+  def __str__(self) -> str:
+    parts = [self.mode]
+    if self.mode == "sliding":
+      h, w = self.window
+      parts = [f"sliding {h}x{w}, step {self.stride:.2f} of the window"]
+    scales = ", ".join(f"{scale:g}" for scale in self.scales)
+    plural = "s" if len(self.scales) > 1 else ""
+    parts.append(f"scale{plural} {scales}")
+    parts.append("mirrored too" if self.flip else "not mirrored")
+    return "; ".join(parts)
+
+
+def predict_logits(
+  model: nn.Module, variables: Any, image: Images, how: Inference
+) -> Logits:
+  """Class scores of each pixel, float32, at the size of `image`.
+
+  With one scale, one view and one window these are the network's own logits
+  (resized); otherwise the logarithm of averaged probabilities.
+
+  Args:
+    model: the network.
+    variables: its variables.
+    image: normalised images.
+    how: what to average over.
+  """
+
+  def network(x):
+    return model.apply(variables, x, train=False)["logits"]
+
+  views = [
+    _at_scale(network, image, scale, how, mirrored)
+    for scale in how.scales
+    for mirrored in ((False, True) if how.flip else (False,))
+  ]
+  if len(views) == 1:
+    return views[0]
+  return _log(sum(jax.nn.softmax(view) for view in views) / len(views))
+
+
+def make_predict_logits(
+  model: nn.Module, config: ConfigDict
+) -> Callable[[Any, jax.Array], jax.Array]:
+  """A function (variables, uint8 images) -> logits, to be jitted."""
+  how = Inference.from_config(config)
+  mean, std = tuple(config.data.mean), tuple(config.data.std)
+
+  def logits(variables: Any, image: UInt8[Array, "n h w 3"]) -> Logits:
+    return predict_logits(model, variables, normalise(image, mean, std), how)
+
+  return logits
+
+
+def make_predict(
+  model: nn.Module, config: ConfigDict
+) -> Callable[[Any, jax.Array], jax.Array]:
+  """A function (variables, uint8 images) -> class ids, to be jitted."""
+  logits = make_predict_logits(model, config)
+
+  def predict(
+    variables: Any, image: UInt8[Array, "n h w 3"]
+  ) -> Int[Array, "n h w"]:
+    return jnp.argmax(logits(variables, image), axis=-1).astype(jnp.int32)
+
+  return predict
+
+
+def _at_scale(network, image, scale: float, how: Inference, mirrored: bool):
+  """Logits at the size of `image`, the network seeing it at `scale`."""
+  size = image.shape[1:3]
+  scaled = tuple(max(round(side * scale), 1) for side in size)
+  x = resize_bilinear(image, scaled, align_corners=False)
+  x = x[:, :, ::-1] if mirrored else x
+  logits = _in_windows(network, x, how) if how.mode == "sliding" else network(x)
+  logits = logits[:, :, ::-1] if mirrored else logits
+  return resize_bilinear(logits, size, align_corners=False)
+
+
+def window_starts(size: int, window: int, stride: float) -> list[int]:
+  """First pixels of windows along an axis; the last one ends at its end."""
+  step = max(int(window * stride), 1)
+  last = max(size - window, 0)
+  return [*range(0, last, step), last]
+
+
+def _in_windows(network, image, how: Inference):
+  """Log of the mean probability over all windows that see a pixel."""
+  height, width = image.shape[1:3]
+  window = how.window
+  # A window larger than the image is filled up with the mean colour.
+  missing = [
+    max(w - s, 0) for w, s in zip(window, (height, width), strict=True)
+  ]
+  image = jnp.pad(image, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
+  starts = [
+    (y, x)
+    for y in window_starts(height, window[0], how.stride)
+    for x in window_starts(width, window[1], how.stride)
+  ]
+  if len(starts) == 1:
+    return network(image)[:, :height, :width]
+  seen = np.zeros((1, *image.shape[1:3], 1), np.float32)
+  for y, x in starts:
+    seen[:, y : y + window[0], x : x + window[1]] += 1
+
+  def add(total, start):
+    corner = (0, start[0], start[1], 0)
+    part = jax.lax.dynamic_slice(
+      image, corner, (image.shape[0], *window, image.shape[3])
+    )
+    p = jax.nn.softmax(network(part))
+    p += jax.lax.dynamic_slice(total, corner, p.shape)
+    return jax.lax.dynamic_update_slice(total, p, corner), None
+
+  classes = jax.eval_shape(network, image).shape[-1]
+  total = jnp.zeros((*image.shape[:3], classes), jnp.float32)
+  # One compiled window, however many there are.
+  total, _ = jax.lax.scan(add, total, jnp.asarray(starts))
+  return _log(total / seen)[:, :height, :width]
+
+
+def _log(probability):
+  return jnp.log(jnp.maximum(probability, jnp.finfo(jnp.float32).tiny))
