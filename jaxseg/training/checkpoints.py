@@ -1,0 +1,192 @@
+"""Checkpoints: orbax's CheckpointManager with jaxseg's rules.
+
+- Saved asynchronously and atomically: a killed save leaves the one before.
+- The last N and the best by validation mIoU are kept.
+- Restored onto the shardings of today's mesh, whatever devices wrote them.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from jaxseg import models
+from jaxseg.errors import UserError
+from jaxseg.training import workdir as workdirs
+from jaxseg.training.state import TrainState
+
+BEST_METRIC = "miou"
+
+
+class Checkpoints:
+  """Saves and restores train states under `workdir/checkpoints`."""
+
+  def __init__(self, workdir: Path, *, keep_last: int = 1):
+    self._directory = Path(workdir).absolute() / "checkpoints"
+    keep = checkpoint_managers.AnyPreservationPolicy(
+      [
+        checkpoint_managers.LatestN(keep_last),
+        checkpoint_managers.BestN(
+          get_metric_fn=lambda metrics: metrics[BEST_METRIC],
+          n=1,
+          keep_checkpoints_without_metrics=False,
+        ),
+      ]
+    )
+    with _explained(self._directory):
+      self._manager = ocp.CheckpointManager(
+        self._directory,
+        options=ocp.CheckpointManagerOptions(
+          preservation_policy=keep,
+          best_fn=lambda metrics: metrics[BEST_METRIC],
+          enable_async_checkpointing=True,
+        ),
+      )
+
+  def save(
+    self, state: TrainState, metrics: dict[str, float] | None = None
+  ) -> None:
+    """Starts saving; returns once the arrays are copied off the device.
+
+    Args:
+      state: saved under its own step; a step already saved is left alone.
+      metrics: of this state's evaluation, with `miou`, if there was one.
+    """
+    step = int(state.step)
+    if step in self._manager.all_steps():
+      return
+    with _explained(self._directory):
+      self._manager.save(
+        step,
+        args=ocp.args.StandardSave(state),
+        metrics=metrics and {BEST_METRIC: metrics[BEST_METRIC]},
+      )
+
+  def wait(self) -> None:
+    """Returns when everything is on disk."""
+    with _explained(self._directory):
+      self._manager.wait_until_finished()
+      self._manager.check_for_errors()
+
+  def close(self) -> None:
+    """Waits and releases the manager's threads."""
+    self.wait()
+    self._manager.close()
+
+  def latest_step(self) -> int | None:
+    """Step of the newest complete checkpoint."""
+    return self._manager.latest_step()
+
+  def best_step(self) -> int | None:
+    """Step of the checkpoint with the best validation mIoU."""
+    return self._manager.best_step()
+
+  def restore(self, like: TrainState, step: int | None = None) -> TrainState:
+    """Restores onto the shapes and shardings of `like` (arrays or structs)."""
+    step = self.latest_step() if step is None else step
+    with _explained(self._directory):
+      return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+
+  def restore_as_saved(self, step: int) -> dict[str, Any]:
+    """Restores a nested dict of NumPy arrays, without a template."""
+    with _explained(self._directory):
+      structure = self._manager.item_metadata(step)
+      tree = structure.tree if hasattr(structure, "tree") else structure
+      host = jax.tree.map(
+        lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree
+      )
+      return ocp.PyTreeCheckpointer().restore(
+        self._directory / str(step) / "default",
+        args=ocp.args.PyTreeRestore(restore_args=host),
+      )
+
+  def steps(self) -> list[int]:
+    """Steps of all complete checkpoints."""
+    return sorted(self._manager.all_steps())
+
+
+@contextlib.contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+  """Turns a failing disk into one line that names the directory."""
+  try:
+    yield
+  except Exception as error:
+    text = str(error)
+    causes = (
+      "No space left",
+      "RESOURCE_EXHAUSTED",
+      "Permission denied",
+      "Disk quota",
+      "Read-only file system",
+      "File too large",
+    )
+    if isinstance(error, OSError) or any(cause in text for cause in causes):
+      line = text.strip().splitlines()[0][:200]
+      raise UserError(
+        f"{directory}: cannot write a checkpoint ({line}); earlier "
+        "checkpoints are intact; free some space and run the same command"
+      ) from error
+    raise
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A trained network, rebuilt from its work directory alone."""
+
+  config: ConfigDict
+  model: nn.Module
+  variables: dict[str, Any]
+  step: int
+
+
+def load_run(workdir: str | Path, which: str | int = "best") -> Run:
+  """Rebuilds a network and its variables from a work directory.
+
+  Args:
+    workdir: written by training.
+    which: "best" (by validation mIoU; the last one if none was evaluated),
+      "last", or a step.
+
+  Raises:
+    UserError: no run there, no checkpoint, or not the one asked for.
+  """
+  workdir = Path(workdir)
+  config = workdirs.load_config(workdir)
+  if not (workdir / "checkpoints").is_dir():
+    raise UserError(f"{workdir}/checkpoints: no such directory; train first")
+  checkpoints = Checkpoints(workdir)
+  steps = checkpoints.steps()
+  if not steps:
+    raise UserError(f"{workdir}/checkpoints holds no complete checkpoint")
+  if which == "best":
+    step = checkpoints.best_step()
+    step = steps[-1] if step is None else step
+  elif which == "last":
+    step = steps[-1]
+  else:
+    step = int(which)
+    if step not in steps:
+      raise UserError(f"{workdir}: no checkpoint of step {step}; has {steps}")
+  tree = checkpoints.restore_as_saved(step)
+  checkpoints.close()
+  params = tree["params"] if tree.get("ema") is None else tree["ema"]
+  variables = {"params": params, "batch_stats": tree.get("batch_stats") or {}}
+  return Run(config, create_model(config), variables, step)
+
+
+def create_model(config: ConfigDict) -> nn.Module:
+  """The network of a resolved configuration."""
+  fields = config.model.to_dict()
+  return models.create(
+    fields.pop("name"),
+    num_classes=len(config.data.class_names),
+    **{"norm": config.norm.to_dict(), "dtype": config.dtype, **fields},
+  )
