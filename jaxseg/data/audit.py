@@ -1,0 +1,221 @@
+"""Looks at every mask before anything is prepared or trained.
+
+One pass over the masks (and the headers of their images) counts the pixels of
+each id. From the counts follow the classes of a folder that names none, and
+the refusal of ids that are no class: in JAX an id too large would be NaN or
+silence, and -1 would train the last class.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+
+import numpy as np
+
+from jaxseg.data import labels, progress
+from jaxseg.data.placement import Recipe
+from jaxseg.data.sources import Source
+from jaxseg.errors import UserError
+
+# Masks with more ids than this on average hold grey levels or instances.
+_MAX_MEAN_IDS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class IdCount:
+  """Where one id, after the label map, occurs in a split."""
+
+  pixels: int
+  masks: int
+  first: str
+
+
+# Split -> id -> where it occurs.
+Counts = dict[str, dict[int, IdCount]]
+
+
+def problems_error(problems: Sequence[str], total: int) -> UserError | None:
+  """One line for all problems: the first in full, the others by number."""
+  if not problems:
+    return None
+  more = f" ({len(problems)} such files among {total})"
+  return UserError(problems[0] + (more if len(problems) > 1 else ""))
+
+
+def count_ids(source: Source, recipe: Recipe) -> Counts:
+  """Counts every id of every mask, under the recipe's label map.
+
+  Raises:
+    UserError: masks that cannot be read, hold colours, or do not have the
+      size of their image.
+  """
+  label_map = dict(recipe.label_map)
+  counts: Counts = {}
+  problems: list[str] = []
+  total = 0
+  for split, examples in source.splits.items():
+    total += len(examples)
+    found: dict[int, IdCount] = {}
+
+    def histogram(index: int, split: str = split):
+      try:
+        return _histogram(source.ids(split, index))
+      except UserError as error:
+        return error
+
+    title = f"checking {split} masks"
+    results = progress.in_order(histogram, len(examples), title=title)
+    for index, result in enumerate(results):
+      if isinstance(result, UserError):
+        problems.append(str(result))
+      else:
+        _add(found, result, label_map, source.mask_name(split, index))
+    counts[split] = dict(sorted(found.items()))
+  if error := problems_error(problems, total):
+    raise error
+  return counts
+
+
+def _histogram(ids: np.ndarray) -> dict[int, int]:
+  if ids.dtype.kind == "u":
+    pixels = np.bincount(ids.ravel())
+    values = np.flatnonzero(pixels)
+    pixels = pixels[values]
+  else:
+    values, pixels = np.unique(ids, return_counts=True)
+  return dict(zip(values.tolist(), pixels.tolist(), strict=True))
+
+
+def _add(
+  found: dict[int, IdCount],
+  histogram: dict[int, int],
+  label_map: dict[int, int],
+  name: str,
+) -> None:
+  mapped: dict[int, int] = {}
+  for old, pixels in histogram.items():
+    new = label_map.get(old, old)
+    mapped[new] = mapped.get(new, 0) + pixels
+  for i, pixels in mapped.items():
+    seen = found.get(i, IdCount(0, 0, name))
+    found[i] = IdCount(seen.pixels + pixels, seen.masks + 1, seen.first)
+
+
+def check_ids(counts: Counts, num_classes: int, recipe: Recipe) -> None:
+  """Refuses ids that are neither a class nor the ignore id."""
+  ignore = recipe.ignore_label
+  if _is_binary(counts, recipe):
+    raise _binary_error(recipe)
+  ids = _all_ids(counts)
+  outside = [i for i in ids if not 0 <= i < num_classes and i != ignore]
+  if not outside:
+    return
+  flag = _flag(recipe, {i: ignore for i in outside})
+  raise UserError(
+    f"label ids {_listed(outside)} are outside 0..{num_classes - 1} and are not"
+    f" data.ignore_label={ignore}: {_where(counts, outside)}; to ignore them"
+    f" pass {flag}, or name their classes in data.class_names"
+  )
+
+
+def discover_classes(counts: Counts, recipe: Recipe) -> int:
+  """The number of classes of masks that nobody has named: highest id + 1.
+
+  Refused where the ids do not look like classes 0, 1, 2, ..., K-1.
+  """
+  ignore = recipe.ignore_label
+  ids = _all_ids(counts)
+  seen = [i for i in ids if i != ignore]
+  if _is_binary(counts, recipe):
+    raise _binary_error(recipe)
+  if not seen or seen == [0]:
+    raise UserError(
+      f"the masks hold no id but {_listed(ids)} (first: {_first(counts)}):"
+      " there is nothing to learn; expected class ids 0, 1, 2, ..."
+    )
+  if seen[0] < 0:
+    flag = _flag(recipe, {i: ignore for i in seen if i < 0})
+    raise UserError(
+      f"label id {seen[0]} is negative: {_where(counts, seen[:1])}; expected"
+      f" class ids 0, 1, 2, ...; to ignore it pass {flag}"
+    )
+  _refuse_grey(counts)
+  if 2 * len(seen) <= seen[-1]:
+    flag = _flag(recipe, {old: new for new, old in enumerate(seen)})
+    raise UserError(
+      f"the masks hold the ids {_listed(seen)}, not 0, 1, 2, ...:"
+      f" {_where(counts, seen[1:])}; if each of them is a class, pass {flag}"
+    )
+  if ignore < seen[-1]:
+    free = 255 if seen[-1] <= 255 else 65535
+    shift = {i: i - 1 for i in seen if i > ignore}
+    raise UserError(
+      f"data.ignore_label={ignore} lies among the ids 0..{seen[-1]} of the"
+      " masks, where the classes are; pass"
+      f" --config.data.ignore_label={free}"
+      f" {_flag(recipe, {ignore: free, **shift})}"
+    )
+  return seen[-1] + 1
+
+
+def _refuse_grey(counts: Counts) -> None:
+  """Refuses masks of grey levels: every mask holds a great many ids."""
+  masks = sum(max(c.masks for c in s.values()) for s in counts.values() if s)
+  mean = sum(c.masks for s in counts.values() for c in s.values()) / masks
+  if mean > _MAX_MEAN_IDS:
+    raise UserError(
+      f"the masks hold {mean:.0f} different ids each (first:"
+      f" {_first(counts)}), as photographs, instance masks, and masks damaged"
+      " by lossy compression or smooth resizing do; expected class ids 0, 1,"
+      " 2, ...: export the masks again, or name the classes in"
+      " data.class_names"
+    )
+
+
+def label_dtype(counts: Counts, ignore_label: int) -> np.dtype:
+  """The smallest type that holds every label."""
+  return np.dtype(np.min_scalar_type(max(ignore_label, *_all_ids(counts))))
+
+
+def _all_ids(counts: Counts) -> list[int]:
+  return sorted({i for split in counts.values() for i in split})
+
+
+def _is_binary(counts: Counts, recipe: Recipe) -> bool:
+  """Only 0 and 255, as the files have it: most likely a foreground."""
+  made = 255 in dict(recipe.label_map).values()
+  return _all_ids(counts) in ([0, 255], [255]) and not made
+
+
+def _binary_error(recipe: Recipe) -> UserError:
+  return UserError(
+    "the masks hold only the ids 0 and 255: a foreground drawn as 255 would be"
+    f" taken for ignored pixels; if 255 is a class, pass"
+    f" {_flag(recipe, {255: 1})}"
+  )
+
+
+def _first(counts: Counts) -> str:
+  return next(c.first for s in counts.values() for c in s.values())
+
+
+def _where(counts: Counts, ids: Sequence[int]) -> str:
+  """Pixels, masks and first file of the first few ids."""
+  parts = []
+  for i in ids[:3]:
+    hits = [split[i] for split in counts.values() if i in split]
+    pixels, masks = sum(h.pixels for h in hits), sum(h.masks for h in hits)
+    parts.append(
+      f"id {i} in {pixels} pixels of {masks} masks (first: {hits[0].first})"
+    )
+  return ", ".join(parts) + (", ..." if len(ids) > 3 else "")
+
+
+def _flag(recipe: Recipe, extra: dict[int, int]) -> str:
+  """The flag to paste: the map in use, and `extra`."""
+  both = {**dict(recipe.label_map), **extra}
+  return labels.format_label_map({a: b for a, b in both.items() if a != b})
+
+
+def _listed(ids: Sequence[int]) -> str:
+  shown = ", ".join(map(str, ids[:12]))
+  return f"[{shown}{', ...' if len(ids) > 12 else ''}]"

@@ -1,0 +1,105 @@
+"""Image and mask files to arrays, with Pillow.
+
+Images become RGB, upright (the EXIF orientation is applied). Masks are never
+converted: the number stored in the file is the id. That rules out colour and
+lossy files, and needs care in one place: Pillow stretches grey PNGs of 2 and
+4 bits to 0..255, which is undone here.
+"""
+
+from collections.abc import Iterator
+import contextlib
+from pathlib import Path
+
+from jaxtyping import Integer, UInt8
+import numpy as np
+from PIL import Image, ImageOps
+
+from jaxseg.errors import UserError
+
+_ORIENTATION = 0x0112  # EXIF tag
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
+_ID_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
+# Pillow's raw mode of a narrow grey PNG and the factor it multiplied by.
+_STRETCH = {"L;2": 85, "L;4": 17}
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+  """The opened file; whatever goes wrong inside is the file's fault."""
+  try:
+    with Image.open(path) as image:
+      yield image
+  except UserError:
+    raise
+  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error,
+  # zlib.error, DecompressionBombError, ... on damaged files.
+  except Exception as error:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    raise UserError(
+      f"{path}: cannot be read as an image ({reason}); the file is damaged or"
+      " of an unknown format: restore it, or remove it with its partner"
+    ) from error
+
+
+def image_header(path: Path) -> tuple[tuple[int, int], int]:
+  """Upright (height, width) and EXIF orientation, without decoding."""
+  with _opened(path) as image:
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    width, height = image.size
+  turned = orientation in (5, 6, 7, 8)
+  return ((width, height) if turned else (height, width)), orientation
+
+
+def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+  """Decodes an image to upright RGB; 16-bit grey keeps its top 8 bits."""
+  with _opened(path) as image:
+    if image.mode == "F":
+      raise UserError(
+        f"{path}: its pixels are floats, of unknown range; save the images"
+        " with 8 or 16 bits a channel"
+      )
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+      wide = np.asarray(image).astype(np.int64)
+      grey = (np.clip(wide, 0, 65535) >> 8).astype(np.uint8)
+      return np.repeat(grey[..., None], 3, axis=2)
+    return np.array(image.convert("RGB"))
+
+
+def read_mask(path: Path) -> Integer[np.ndarray, "h w"]:
+  """Decodes a mask to the ids stored in it, of the file's own integer type.
+
+  Raises:
+    UserError: damaged, lossy, or colours instead of ids.
+  """
+  with _opened(path) as image:
+    if image.format in _LOSSY:
+      raise UserError(
+        f"{path}: a mask must not be {image.format}: lossy compression changes"
+        " ids along every edge; export the masks again as PNG"
+      )
+    if image.mode not in _ID_MODES:
+      raise _colour_error(path, image)
+    tile = image.tile[0] if image.tile else None
+    stretch = _STRETCH.get(str(tile[3]), 1) if tile else 1
+    ids = np.array(image)
+  return ids.astype(np.uint8) // stretch if ids.dtype.itemsize == 1 else ids
+
+
+def _colour_error(path: Path, image: Image.Image) -> UserError:
+  """Says what a mask that holds no ids holds instead."""
+  pixels = np.asarray(image)
+  flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)
+  colours, counts = np.unique(flat, axis=0, return_counts=True)
+  order = np.argsort(-counts, kind="stable")[:8]
+  listed = ", ".join(
+    f"({', '.join(f'{v:g}' for v in colours[i])}) in {counts[i]} pixels"
+    for i in order
+  )
+  more = f" and {len(counts) - 8} more" if len(counts) > 8 else ""
+  return UserError(
+    f"{path}: holds {image.mode} colours, not class ids: {listed}{more};"
+    " expected a mask of one channel (PNG of mode P, L or 16 bits) whose"
+    " numbers are the class ids 0, 1, 2, ...: write each colour's id instead"
+  )

@@ -1,0 +1,36 @@
+"""Work over many files: a few threads, results in order, a progress bar.
+
+Decoding releases Python's lock, so threads are enough. A bounded number of
+results waits at any time, so a set may be larger than memory.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+import itertools
+import os
+from typing import Any
+
+from tqdm import tqdm
+
+
+def in_order(
+  function: Callable[[int], Any], count: int, *, title: str
+) -> Iterator[Any]:
+  """Yields function(0), ..., function(count - 1), computed ahead."""
+  workers = min(os.cpu_count() or 1, 16)
+  waiting: deque = deque()
+  indices = iter(range(count))
+  pool = ThreadPoolExecutor(workers)
+  try:
+    with tqdm(total=count, desc=title, unit="", leave=False) as bar:
+      for index in itertools.islice(indices, 4 * workers):
+        waiting.append(pool.submit(function, index))
+      while waiting:
+        result = waiting.popleft().result()
+        for index in itertools.islice(indices, 1):
+          waiting.append(pool.submit(function, index))
+        bar.update()
+        yield result
+  finally:
+    pool.shutdown(cancel_futures=True)
