@@ -5,12 +5,14 @@ from collections.abc import Mapping
 import flax.linen as nn
 
 from jaxseg.backbones.alexnet import ALEXNETS
+from jaxseg.backbones.densenet import DENSENETS
+from jaxseg.backbones.mobilenet_v2 import MOBILENETS
 from jaxseg.backbones.resnet import RESNETS
 from jaxseg.backbones.vgg import VGGS
 from jaxseg.errors import unknown_name
 
 # Each entry is a `functools.partial` of a module class.
-BACKBONES = {**ALEXNETS, **VGGS, **RESNETS}
+BACKBONES = {**ALEXNETS, **VGGS, **RESNETS, **DENSENETS, **MOBILENETS}
 
 
 def create(spec: str | Mapping, **defaults) -> nn.Module:
