@@ -6,13 +6,25 @@ import flax.linen as nn
 
 from jaxseg.backbones.alexnet import ALEXNETS
 from jaxseg.backbones.densenet import DENSENETS
+from jaxseg.backbones.efficientnet import EFFICIENTNETS
+from jaxseg.backbones.googlenet import GOOGLENETS
 from jaxseg.backbones.mobilenet_v2 import MOBILENETS
 from jaxseg.backbones.resnet import RESNETS
 from jaxseg.backbones.vgg import VGGS
+from jaxseg.backbones.xception import XCEPTIONS
 from jaxseg.errors import unknown_name
 
 # Each entry is a `functools.partial` of a module class.
-BACKBONES = {**ALEXNETS, **VGGS, **RESNETS, **DENSENETS, **MOBILENETS}
+BACKBONES = {
+  **ALEXNETS,
+  **VGGS,
+  **GOOGLENETS,
+  **RESNETS,
+  **DENSENETS,
+  **EFFICIENTNETS,
+  **XCEPTIONS,
+  **MOBILENETS,
+}
 
 
 def create(spec: str | Mapping, **defaults) -> nn.Module:

@@ -1,0 +1,174 @@
+"""EfficientNet (Tan & Le 2019, arXiv:1905.11946, Table 1).
+
+The idea (Sec. 3.3): depth, width and resolution grow together from one small
+network, B0, found by search. Its block is MobileNetV2's inverted residual
+with squeeze-and-excitation and SiLU. Numbers are torchvision's
+(models/efficientnet.py): symmetric padding, batch norm of epsilon 1e-5 and
+momentum 0.1 for B0-B4, 1e-3 and 0.01 for B5-B7. `padding="SAME"` and an
+epsilon of 1e-3 throughout are TensorFlow's. Levels, by nominal stride:
+
+| level | tensor                           | stride |
+|-------|----------------------------------|--------|
+| c1    | stage 1 (16 features in B0)      | 2      |
+| c2    | stage 2 (24)                     | 4      |
+| c3    | stage 3 (40)                     | 8      |
+| c4    | stage 5 (112)                    | 16     |
+| c5    | stage 7 (320), a linear sum      | 32     |
+
+The 1x1 convolution to four times c5 before the classifier is part of the
+classification head (`models/classifier.py`).
+"""
+
+from collections.abc import Callable
+import functools
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxseg.backbones.mobilenet_v2 import round_width
+from jaxseg.backbones.strides import dilate
+from jaxseg.layers.conv import ConvNormAct
+from jaxseg.layers.norm import BatchNorm
+from jaxseg.layers.squeeze_excite import SqueezeExcite
+from jaxseg.types import Activation, Features, Images
+
+# Table 1: expansion, kernel, stride, features, repeats of the stages of B0.
+STAGES = (
+  (1, 3, 1, 16, 1),
+  (6, 3, 2, 24, 2),
+  (6, 5, 2, 40, 2),
+  (6, 3, 2, 80, 3),
+  (6, 5, 1, 112, 3),
+  (6, 5, 2, 192, 4),
+  (6, 3, 1, 320, 1),
+)
+
+
+class MBConv(nn.Module):
+  """1x1 up, depthwise, squeeze-and-excitation, 1x1 down, stochastic depth.
+
+  Attributes:
+    expansion: the inner width, as a multiple of the input's.
+    drop_rate: probability that an example skips the block when training.
+    residual: add the input.
+    conv: a factory of `ConvNormAct`.
+    squeeze_excite: a factory of `SqueezeExcite`.
+  """
+
+  features: int
+  expansion: int
+  kernel_size: int
+  strides: int
+  dilation: int
+  drop_rate: float
+  residual: bool
+  conv: Callable[..., Any]
+  squeeze_excite: Callable[..., Any]
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    y = x
+    width = round_width(x.shape[-1] * self.expansion)
+    if width != x.shape[-1]:
+      y = self.conv(width, 1, name="expand")(y, train=train)
+    y = self.conv(
+      width,
+      self.kernel_size,
+      strides=self.strides,
+      dilation=self.dilation,
+      groups=width,
+      name="depthwise",
+    )(y, train=train)
+    # A quarter of the block's input, not of the expanded features.
+    y = self.squeeze_excite(max(x.shape[-1] // 4, 1), name="se")(y)
+    y = self.conv(self.features, 1, act=None, name="project")(y, train=train)
+    if not self.residual:
+      return y
+    # Stochastic depth (arXiv:1603.09382): one draw for each example.
+    y = nn.Dropout(self.drop_rate, broadcast_dims=(1, 2, 3), name="drop")(
+      y, deterministic=not train
+    )
+    return x + y
+
+
+class EfficientNet(nn.Module):
+  """An EfficientNet trunk: image `[n, h, w, 3]` -> `{"c1": ..., "c5": ...}`.
+
+  Attributes:
+    width_mult: factor on all features, rounded to multiples of 8.
+    depth_mult: factor on the repeats, rounded up.
+    dropout_rate: of the variant's classification head, which reads it here.
+    stages: rows of Table 1.
+    stochastic_depth: rate that the last block would have; it grows linearly.
+    padding: None for symmetric (torchvision), "SAME" for TensorFlow's.
+    output_stride: 32, 16, 8, 4 or 2; later strides become dilations.
+    norm: the default has the variant's epsilon and momentum; another that is
+      given here replaces it, epsilon and all.
+  """
+
+  width_mult: float = 1.0
+  depth_mult: float = 1.0
+  dropout_rate: float = 0.2
+  stages: tuple[tuple[int, int, int, int, int], ...] = STAGES
+  stochastic_depth: float = 0.2
+  padding: str | None = None
+  output_stride: int = 32
+  norm: Callable[..., Any] = BatchNorm
+  act: Activation = nn.silu
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, image: Images, *, train: bool) -> Features:
+    types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+    conv = functools.partial(
+      ConvNormAct, norm=self.norm, act=self.act, padding=self.padding, **types
+    )
+    squeeze_excite = functools.partial(SqueezeExcite, act=self.act, **types)
+    strides = (2, *(stride for _, _, stride, _, _ in self.stages))
+    _, *plan = dilate(strides, self.output_stride)
+    repeats = [math.ceil(n * self.depth_mult) for *_, n in self.stages]
+    width = round_width(32 * self.width_mult)
+    x = conv(width, strides=2, name="stem")(image, train=train)
+    features, level, done = {}, 1, 0
+    for s, (row, stage) in enumerate(
+      zip(self.stages, plan, strict=True), start=1
+    ):
+      expansion, kernel_size, stride, c, _ = row
+      level += stride - 1  # A stride of 2 opens the next level.
+      width = round_width(c * self.width_mult)
+      for b in range(repeats[s - 1]):
+        x = MBConv(
+          width,
+          expansion,
+          kernel_size,
+          strides=stage.stride if b == 0 else 1,
+          dilation=stage.previous if b == 0 else stage.dilation,
+          drop_rate=self.stochastic_depth * done / sum(repeats),
+          residual=(b > 0 or stride == 1) and x.shape[-1] == width,
+          conv=conv,
+          squeeze_excite=squeeze_excite,
+          name=f"stage{s}_block{b + 1}",
+        )(x, train=train)
+        done += 1
+      features[f"c{level}"] = x  # The last stage of a level stands.
+    return features
+
+
+_large = functools.partial(
+  EfficientNet, norm=functools.partial(BatchNorm, epsilon=1e-3, momentum=0.99)
+)
+# Width, depth and dropout of the authors' code (efficientnet_builder.py).
+EFFICIENTNETS = {
+  "efficientnet_b0": functools.partial(EfficientNet, 1.0, 1.0, 0.2),
+  "efficientnet_b1": functools.partial(EfficientNet, 1.0, 1.1, 0.2),
+  "efficientnet_b2": functools.partial(EfficientNet, 1.1, 1.2, 0.3),
+  "efficientnet_b3": functools.partial(EfficientNet, 1.2, 1.4, 0.3),
+  "efficientnet_b4": functools.partial(EfficientNet, 1.4, 1.8, 0.4),
+  "efficientnet_b5": functools.partial(_large, 1.6, 2.2, 0.4),
+  "efficientnet_b6": functools.partial(_large, 1.8, 2.6, 0.5),
+  "efficientnet_b7": functools.partial(_large, 2.0, 3.1, 0.5),
+}
