@@ -170,9 +170,9 @@ def format_table(scores: Scores, class_names: Sequence[str]) -> str:
   heads = ("IoU", "accuracy", "share")
 
   def line(name, cells):
-    return f"{name:<{width}}" + "".join(f"{cell:>10}" for cell in cells)
+    return f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells)
 
-  rule = "-" * (width + 10 * len(keys))
+  rule = "-" * (width + 12 * len(keys))
   rows = [
     line(name, [_percent(scores[f"{key}/{name}"]) for key in keys])
     for name in class_names

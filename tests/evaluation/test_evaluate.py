@@ -1,0 +1,244 @@
+"""Scores of a split equal a plain NumPy evaluation, pixel by pixel."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import config as configs
+from jaxseg import sharding
+from jaxseg.evaluation import evaluate
+
+NAMES = ("sky", "road", "tree", "nowhere")
+IGNORE = 255
+
+
+class Pixelwise(nn.Module):
+  """A 1x1 convolution."""
+
+  @nn.compact
+  def __call__(self, image, *, train):
+    x = nn.Dense(
+      len(NAMES), kernel_init=nn.initializers.normal(2.0), name="dense"
+    )(image)
+    return {"logits": x}
+
+
+def setup():
+  c = configs.base()
+  c.data.class_names = NAMES
+  c.data.mean, c.data.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+  model = Pixelwise()
+  x = jnp.zeros((1, 2, 2, 3))
+  variables = model.init(jax.random.key(0), x, train=False)
+  # The last class is never predicted, and `split` never has it.
+  variables["params"]["dense"]["bias"] = jnp.array([0.1, 0.2, 0.3, -1e3])
+  return c, model, variables
+
+
+def split(n=11, size=(6, 9), seed=0):
+  rng = np.random.default_rng(seed)
+  image = rng.integers(0, 256, (n, *size, 3), np.uint8)
+  label = rng.integers(0, 3, (n, *size)).astype(np.uint8)
+  label[rng.random(label.shape) < 0.25] = IGNORE
+  return image, label
+
+
+def batches(image, label, batch_size):
+  """The data contract: the last batch is filled with ignored examples."""
+  n = len(image)
+  for start in range(0, n, batch_size):
+    part = np.s_[start : start + batch_size]
+    missing = batch_size - len(image[part])
+    rest = ((0, missing), (0, 0), (0, 0))
+    yield {
+      "image": np.pad(image[part], (*rest, (0, 0)), constant_values=128),
+      "label": np.pad(label[part], rest, constant_values=IGNORE),
+      "size": np.full((batch_size, 2), image.shape[1:3], np.int32),
+      "index": np.arange(start, start + batch_size, dtype=np.int32),
+    }
+
+
+def plain(variables, image, label):
+  """Everything in float64 NumPy, one pixel after another."""
+  dense = variables["params"]["dense"]
+  x = (image / 255 - 0.5) / 0.25
+  logits = x @ np.asarray(dense["kernel"], np.float64) + dense["bias"]
+  confusion, loss, count = np.zeros((4, 4), np.int64), 0.0, 0
+  pixels = zip(logits.reshape(-1, 4), label.ravel(), strict=True)
+  for z, y in pixels:
+    if y != IGNORE:
+      confusion[y, z.argmax()] += 1
+      loss += np.log(np.exp(z - z[y]).sum())
+      count += 1
+  iou = [
+    confusion[c, c]
+    / (confusion[c].sum() + confusion[:, c].sum() - confusion[c, c])
+    for c in range(3)
+  ]
+  accuracy = [confusion[c, c] / confusion[c].sum() for c in range(3)]
+  return {
+    "confusion": confusion,
+    "loss": loss / count,
+    "miou": np.mean(iou),
+    "pixel_accuracy": np.trace(confusion) / count,
+    "mean_accuracy": np.mean(accuracy),
+    **{f"iou/{name}": v for name, v in zip(NAMES, iou, strict=False)},
+    **{f"accuracy/{name}": v for name, v in zip(NAMES, accuracy, strict=False)},
+    "iou/nowhere": np.nan,
+    "share/sky": confusion[0].sum() / count,
+  }
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 16])
+def test_any_batch_size_gives_the_plain_evaluation(batch_size):
+  c, model, variables = setup()
+  image, label = split()
+  scores = evaluate.evaluate(
+    evaluate.make_eval_step(model, c),
+    variables,
+    batches(image, label, batch_size),
+    class_names=NAMES,
+    progress=False,
+  )
+  expected = plain(variables, image, label)
+  np.testing.assert_array_equal(scores["confusion"], expected["confusion"])
+  for key, value in expected.items():
+    np.testing.assert_allclose(scores[key], value, rtol=1e-5, err_msg=key)
+
+
+def test_a_mesh_changes_nothing():
+  c, model, variables = setup()
+  image, label = split()
+  mesh = sharding.make_mesh()
+  size = 4 * mesh.size
+  scores = evaluate.evaluate(
+    evaluate.make_eval_step(model, c, mesh),
+    variables,
+    batches(image, label, size),
+    class_names=NAMES,
+    to_device=lambda batch: sharding.global_batch(batch, mesh),
+    progress=False,
+  )
+  expected = plain(variables, image, label)
+  np.testing.assert_array_equal(scores["confusion"], expected["confusion"])
+  np.testing.assert_allclose(scores["loss"], expected["loss"], rtol=1e-5)
+
+
+def test_absent_convention_is_passed_on():
+  c, model, variables = setup()
+  image, label = split()
+  run = {
+    absent: evaluate.evaluate(
+      evaluate.make_eval_step(model, c),
+      variables,
+      batches(image, label, 4),
+      class_names=NAMES,
+      absent=absent,
+      progress=False,
+    )["miou"]
+    for absent in ("skip", "zero", "one")
+  }
+  np.testing.assert_allclose(run["zero"], run["skip"] * 3 / 4)
+  np.testing.assert_allclose(run["one"], (run["skip"] * 3 + 1) / 4)
+
+
+def test_the_next_step_is_dispatched_before_the_last_is_read():
+  events = []
+
+  class Count:
+    """Counts that tell when they are read."""
+
+    def __init__(self, step):
+      self.step = step
+
+    def __array__(self, dtype=None, copy=None):
+      events.append(f"read {self.step}")
+      return np.eye(2, dtype=np.int32)
+
+  def eval_step(variables, batch):
+    events.append(f"start {batch['number']}")
+    return {
+      "confusion": Count(batch["number"]),
+      "loss_sum": 1.0,
+      "loss_weight": 2.0,
+    }
+
+  scores = evaluate.evaluate(
+    eval_step,
+    {},
+    ({"number": i} for i in range(3)),
+    class_names=("a", "b"),
+    progress=False,
+  )
+  assert events == [
+    "start 0",
+    "start 1",
+    "read 0",
+    "start 2",
+    "read 1",
+    "read 2",
+  ]
+  assert scores["loss"] == 0.5 and scores["miou"] == 1.0
+
+
+def test_counts_add_up_beyond_int32():
+  def eval_step(variables, batch):
+    confusion = np.diag([2**31 - 1, 2**31 - 1]).astype(np.int32)
+    return {"confusion": confusion, "loss_sum": 0.0, "loss_weight": 1.0}
+
+  scores = evaluate.evaluate(
+    eval_step, {}, [{}] * 5, class_names=("a", "b"), progress=False
+  )
+  assert scores["confusion"].sum() == 10 * (2**31 - 1)
+
+
+def test_an_empty_split_is_undefined_not_an_error():
+  scores = evaluate.evaluate(
+    dict, {}, [], class_names=("a", "b"), progress=False
+  )
+  assert np.isnan(scores["miou"]) and np.isnan(scores["loss"])
+  assert evaluate.flat(scores) == {}
+
+
+def test_flat_scores_are_what_a_log_can_hold():
+  c, model, variables = setup()
+  image, label = split()
+  scores = evaluate.evaluate(
+    evaluate.make_eval_step(model, c),
+    variables,
+    batches(image, label, 4),
+    class_names=NAMES,
+    progress=False,
+  )
+  flat = evaluate.flat(scores)
+  assert all(type(v) is float and np.isfinite(v) for v in flat.values())
+  assert {"loss", "miou", "pixel_accuracy", "mean_accuracy"} <= flat.keys()
+  assert "iou/sky" in flat and "iou/nowhere" not in flat
+
+
+def test_table_has_a_line_a_class():
+  c, model, variables = setup()
+  image, label = split()
+  scores = evaluate.evaluate(
+    evaluate.make_eval_step(model, c),
+    variables,
+    batches(image, label, 4),
+    class_names=NAMES,
+    progress=False,
+  )
+  table = evaluate.format_table(scores, NAMES).splitlines()
+  assert table[0].split() == [
+    "class",
+    "IoU",
+    "%",
+    "accuracy",
+    "%",
+    "share",
+    "%",
+  ]
+  rows = {line.split()[0]: line.split()[1:] for line in table}
+  assert rows["nowhere"] == ["-", "-", "0.00"]
+  assert rows["sky"][0] == f"{100 * scores['iou/sky']:.2f}"
+  assert max(map(len, table)) < 80

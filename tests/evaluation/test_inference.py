@@ -1,0 +1,203 @@
+"""Laws of the ways to apply a network."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import config as configs
+from jaxseg.errors import UserError
+from jaxseg.evaluation.inference import (
+  Inference,
+  make_predict,
+  make_predict_logits,
+  predict_logits,
+  window_starts,
+)
+
+CLASSES = 3
+
+
+class Convolution(nn.Module):
+  """One k x k convolution: sees k // 2 pixels around each."""
+
+  kernel_size: int = 3
+
+  @nn.compact
+  def __call__(self, image, *, train):
+    k = (self.kernel_size, self.kernel_size)
+    init = nn.initializers.normal(1.0)
+    x = nn.Conv(CLASSES, k, kernel_init=init, name="conv")(image)
+    return {"logits": x, "aux_logits": -x}
+
+
+def setup(kernel_size=3, size=(12, 17), n=2):
+  model = Convolution(kernel_size)
+  image = jax.random.normal(jax.random.key(1), (n, *size, 3))
+  return model, model.init(jax.random.key(0), image, train=False), image
+
+
+def run(model, variables, image, **how):
+  function = functools.partial(predict_logits, model, how=Inference(**how))
+  return np.asarray(jax.jit(function)(variables, image))
+
+
+def softmax(x):
+  x = np.exp(x - x.max(axis=-1, keepdims=True))
+  return x / x.sum(axis=-1, keepdims=True)
+
+
+def whole(model, variables, image):
+  return np.asarray(_apply(model, variables, image))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(model, variables, image):
+  return model.apply(variables, image, train=False)["logits"]
+
+
+def test_whole_is_the_network():
+  case = setup()
+  np.testing.assert_allclose(run(*case), whole(*case), atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [(12, 17), (20, 17), (16, 32)])
+def test_one_window_over_everything_is_whole(window):
+  model, variables, image = setup()
+  np.testing.assert_allclose(
+    run(model, variables, image, mode="sliding", window=window),
+    whole(model, variables, image),
+    atol=1e-6,
+  )
+
+
+def test_windows_of_a_pixelwise_network_change_nothing():
+  """Any windows will do where the surroundings do not matter."""
+  model, variables, image = setup(kernel_size=1)
+  for window, stride in (((5, 6), 0.3), ((12, 4), 1.0), ((3, 30), 2 / 3)):
+    got = run(
+      model, variables, image, mode="sliding", window=window, stride=stride
+    )
+    np.testing.assert_allclose(
+      softmax(got), softmax(whole(model, variables, image)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("stride", [0.5, 2 / 3])
+def test_windows_average_probabilities(stride):
+  """Against a plain loop over windows in NumPy."""
+  model, variables, image = setup(size=(13, 18))
+  window = (6, 8)
+  total, seen = np.zeros((2, 13, 18, CLASSES)), np.zeros((13, 18, 1))
+  step = [int(w * stride) for w in window]
+  for top in range(0, 13 - window[0] + step[0], step[0]):
+    for left in range(0, 18 - window[1] + step[1], step[1]):
+      y, x = min(top, 13 - window[0]), min(left, 18 - window[1])
+      part = np.s_[y : y + window[0], x : x + window[1]]
+      crop = jnp.asarray(np.asarray(image)[:, *part])
+      total[:, *part] += softmax(whole(model, variables, crop))
+      seen[part] += 1
+  got = run(
+    model, variables, image, mode="sliding", window=window, stride=stride
+  )
+  np.testing.assert_allclose(softmax(got), total / seen, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [5, 8, 9, 15, 16, 31])
+@pytest.mark.parametrize("stride", [0.1, 2 / 3, 1.0])
+def test_windows_cover_every_pixel_and_end_at_the_end(size, stride):
+  window = 8
+  starts = window_starts(size, window, stride)
+  assert starts[0] == 0 and starts == sorted(set(starts))
+  assert starts[-1] == max(size - window, 0)
+  assert np.diff(starts).max(initial=0) <= window
+
+
+def test_half_scale_alone_sees_half_the_image():
+  """One scale: the network's logits, resized by torch's bilinear rule."""
+  model, variables, image = setup(kernel_size=1, size=(12, 16))
+  got = run(model, variables, image, scales=(0.5,))
+  # Half-pixel bilinear at 1/2 is the mean of 2 x 2 pixels.
+  half = np.asarray(image).reshape(2, 6, 2, 8, 2, 3).mean(axis=(2, 4))
+  half = whole(model, variables, jnp.asarray(half))
+  # At 2 it mixes neighbours 3:1, clamped at the border.
+  up = half
+  for axis in (1, 2):
+    n = up.shape[axis]
+    near = np.repeat(up, 2, axis=axis)
+    index = np.stack([np.arange(n) - 1, np.arange(n) + 1], 1).ravel()
+    far = np.take(up, np.clip(index, 0, n - 1), axis=axis)
+    up = 0.75 * near + 0.25 * far
+  np.testing.assert_allclose(got, up, atol=1e-5)
+
+
+def test_scales_and_mirror_average_probabilities():
+  model, variables, image = setup(size=(12, 16))
+  views = []
+  for scale in (0.5, 1.0, 1.75):
+    one = run(model, variables, image, scales=(scale,))
+    mirrored = run(model, variables, image[:, :, ::-1], scales=(scale,))
+    views += [softmax(one), softmax(mirrored)[:, :, ::-1]]
+  got = run(model, variables, image, scales=(0.5, 1.0, 1.75), flip=True)
+  assert got.dtype == np.float32 and got.shape == (2, 12, 16, CLASSES)
+  np.testing.assert_allclose(softmax(got), np.mean(views, axis=0), atol=1e-6)
+
+
+def test_flip_makes_it_symmetric():
+  model, variables, image = setup(size=(12, 16))
+  # Windows of 8 every 4 columns: the mirrored grid is the same.
+  how = {"mode": "sliding", "window": (12, 8), "stride": 0.5, "flip": True}
+  got = run(model, variables, image, **how)
+  mirrored = run(model, variables, image[:, :, ::-1], **how)
+  np.testing.assert_allclose(
+    softmax(got), softmax(mirrored)[:, :, ::-1], atol=1e-6
+  )
+
+
+def test_impossible_class_stays_finite():
+  """A probability that underflows to 0 has a finite logarithm."""
+  model, variables, image = setup()
+  variables = jax.tree.map(lambda x: 1e4 * x, variables)
+  got = run(model, variables, image, flip=True)
+  assert np.isfinite(got).all()
+
+
+def test_configured_prediction_normalises_bytes():
+  c = configs.base()
+  c.data.mean, c.data.std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+  model, variables, _ = setup()
+  image = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), np.uint8)
+  x = (image / 255 - np.array(c.data.mean)) / np.array(c.data.std)
+  expected = whole(model, variables, jnp.asarray(x, jnp.float32))
+  got = make_predict_logits(model, c)(variables, jnp.asarray(image))
+  np.testing.assert_allclose(got, expected, atol=1e-4)
+  ids = make_predict(model, c)(variables, jnp.asarray(image))
+  assert ids.dtype == jnp.int32
+  np.testing.assert_array_equal(ids, np.asarray(got).argmax(axis=-1))
+
+
+def test_windows_have_the_size_of_the_training_crop():
+  c = configs.base()
+  c.eval.mode, c.augment.crop = "sliding", (33, 44)
+  assert Inference.from_config(c).window == (33, 44)
+  assert "sliding 33x44" in str(Inference.from_config(c))
+
+
+@pytest.mark.parametrize(
+  "fields, words",
+  [
+    ({"mode": "slidng"}, ["eval.mode", "did you mean 'sliding'"]),
+    ({"scales": ()}, ["eval.scales=()"]),
+    ({"scales": (1.0, 0.0)}, ["eval.scales=(1.0, 0.0)", "positive"]),
+    ({"stride": 0.0}, ["eval.stride=0.0", "above 0"]),
+    ({"stride": 1.5}, ["eval.stride=1.5", "at most 1"]),
+  ],
+)
+def test_bad_fields_are_named(fields, words):
+  with pytest.raises(UserError) as error:
+    Inference(**fields)
+  for word in words:
+    assert word in str(error.value)
