@@ -1,0 +1,214 @@
+"""Normalisation: Ioffe & Szegedy's Algorithm 1, freezing, torch's layers."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg.layers.norm import NORMS, BatchNorm, GroupNorm, NoNorm
+
+SHAPE = (3, 4, 5, 6)
+COUNT = 3 * 4 * 5  # values behind each mean
+
+
+def _inputs(seed=0):
+  rng = np.random.default_rng(seed)
+  x = (3 + 2 * rng.standard_normal(SHAPE)).astype(np.float32)
+  scale, bias = (rng.standard_normal(SHAPE[-1]) for _ in range(2))
+  return x, scale.astype(np.float32), bias.astype(np.float32)
+
+
+def _variables(scale, bias, mean=0.0, var=1.0):
+  fill = functools.partial(jnp.full, SHAPE[-1])
+  return {
+    "params": {"scale": jnp.asarray(scale), "bias": jnp.asarray(bias)},
+    "batch_stats": {"mean": fill(mean), "var": fill(var)},
+  }
+
+
+def test_training_normalises_by_the_batch():
+  x, scale, bias = _inputs()
+  y, _ = BatchNorm().apply(
+    _variables(scale, bias), jnp.asarray(x), train=True, mutable="batch_stats"
+  )
+  wide = x.astype(np.float64)
+  mean, var = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
+  want = (wide - mean) / np.sqrt(var + 1e-5) * scale + bias
+  np.testing.assert_allclose(y, want, atol=1e-5)
+
+
+def test_running_statistics_move_a_tenth_of_the_way():
+  x, scale, bias = _inputs()
+  _, state = BatchNorm().apply(
+    _variables(scale, bias, mean=1.0, var=4.0),
+    jnp.asarray(x),
+    train=True,
+    mutable="batch_stats",
+  )
+  stats, wide = state["batch_stats"], x.astype(np.float64)
+  np.testing.assert_allclose(
+    stats["mean"], 0.9 * 1.0 + 0.1 * wide.mean((0, 1, 2)), rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    stats["var"], 0.9 * 4.0 + 0.1 * wide.var((0, 1, 2)), rtol=1e-5
+  )
+
+
+def test_evaluation_uses_the_running_statistics():
+  x, scale, bias = _inputs()
+  variables = _variables(scale, bias, mean=1.0, var=4.0)
+  y = BatchNorm().apply(variables, jnp.asarray(x), train=False)
+  want = (x - 1.0) / np.sqrt(4.0 + 1e-5) * scale + bias
+  np.testing.assert_allclose(y, want, atol=1e-5)
+
+
+def test_frozen_stays_frozen_however_it_is_built():
+  x, scale, bias = _inputs()
+  variables = _variables(scale, bias, mean=1.0, var=4.0)
+  evaluated = BatchNorm().apply(variables, jnp.asarray(x), train=False)
+  for norm in (
+    BatchNorm(frozen=True),
+    functools.partial(functools.partial(BatchNorm, frozen=True), epsilon=1e-5)(
+      name="norm"
+    ),
+  ):
+    y, state = norm.apply(
+      variables, jnp.asarray(x), train=True, mutable="batch_stats"
+    )
+    np.testing.assert_array_equal(y, evaluated)
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      state["batch_stats"],
+      variables["batch_stats"],
+    )
+
+
+def test_frozen_scale_and_bias_still_have_gradients():
+  x, scale, bias = _inputs()
+  variables = _variables(scale, bias)
+
+  def loss(params):
+    y = BatchNorm(frozen=True).apply(
+      {**variables, "params": params}, jnp.asarray(x), train=True
+    )
+    return (y**2).sum()
+
+  grads = jax.grad(loss)(variables["params"])
+  assert all((abs(g) > 0).all() for g in jax.tree.leaves(grads))
+
+
+def test_variance_survives_a_large_mean():
+  """E[x^2] - E[x]^2 in float32 would lose this one altogether."""
+  rng = np.random.default_rng(0)
+  x = (4096 + rng.standard_normal(SHAPE)).astype(np.float32)
+  variables = _variables(np.ones(SHAPE[-1]), np.zeros(SHAPE[-1]))
+  y, _ = BatchNorm().apply(
+    variables, jnp.asarray(x), train=True, mutable="batch_stats"
+  )
+  wide = x.astype(np.float64)
+  want = (wide - wide.mean((0, 1, 2))) / np.sqrt(wide.var((0, 1, 2)) + 1e-5)
+  np.testing.assert_allclose(y, want, atol=5e-3)
+
+
+def test_statistics_stay_float32_under_bfloat16():
+  x = jnp.asarray(_inputs()[0], jnp.bfloat16)
+  norm = BatchNorm(dtype=jnp.bfloat16)
+  variables = norm.init(jax.random.key(0), x, train=False)
+  y, state = norm.apply(variables, x, train=True, mutable="batch_stats")
+  assert y.dtype == jnp.bfloat16
+  leaves = jax.tree.leaves([variables, state])
+  assert {a.dtype for a in leaves} == {jnp.dtype("float32")}
+
+
+def test_group_norm_normalises_each_example_by_itself():
+  x, scale, bias = _inputs()
+  params = {"scale": jnp.asarray(scale), "bias": jnp.asarray(bias)}
+  norm = GroupNorm(num_groups=2)
+  y = norm.apply({"params": params}, jnp.asarray(x), train=True)
+  groups = x.astype(np.float64).reshape(3, 4, 5, 2, 3)
+  mean = groups.mean((1, 2, 4), keepdims=True)
+  var = groups.var((1, 2, 4), keepdims=True)
+  want = ((groups - mean) / np.sqrt(var + 1e-5)).reshape(SHAPE) * scale + bias
+  np.testing.assert_allclose(y, want, atol=1e-5)
+  np.testing.assert_array_equal(
+    y, norm.apply({"params": params}, jnp.asarray(x), train=False)
+  )
+
+
+def test_no_norm_is_the_identity_without_parameters():
+  x = jnp.asarray(_inputs()[0])
+  y, variables = NoNorm().init_with_output(jax.random.key(0), x, train=True)
+  assert not variables
+  np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_train_has_no_default(name):
+  fields = {"num_groups": 2} if name == "group" else {}
+  with pytest.raises(TypeError, match="train"):
+    NORMS[name](**fields).init(jax.random.key(0), jnp.zeros(SHAPE))
+
+
+@pytest.mark.torch
+def test_batch_norm_equals_torch_but_for_the_unbiased_variance():
+  torch = pytest.importorskip("torch")
+  x, scale, bias = _inputs()
+  theirs = torch.nn.BatchNorm2d(SHAPE[-1])
+  with torch.no_grad():
+    theirs.weight.copy_(torch.from_numpy(scale))
+    theirs.bias.copy_(torch.from_numpy(bias))
+  variables = _variables(scale, bias)
+  for step in range(3):
+    x, _, _ = _inputs(seed=step)
+    t = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    theirs.zero_grad()
+    want = theirs(t)
+    (want**3).sum().backward()
+
+    def apply(params, x, stats=variables["batch_stats"]):
+      return BatchNorm().apply(
+        {"params": params, "batch_stats": stats},
+        x,
+        train=True,
+        mutable="batch_stats",
+      )
+
+    got, back, state = jax.vjp(
+      apply, variables["params"], jnp.asarray(x), has_aux=True
+    )
+    variables = {**variables, **state}
+    np.testing.assert_allclose(
+      got, want.detach().numpy().transpose(0, 2, 3, 1), atol=1e-5
+    )
+    dparams, dx = back(3 * got**2)
+    for a, b in (
+      (dparams["scale"], theirs.weight.grad),
+      (dparams["bias"], theirs.bias.grad),
+      (dx, t.grad.permute(0, 2, 3, 1)),
+    ):
+      np.testing.assert_allclose(a, b.numpy(), rtol=1e-3, atol=1e-2)
+  stats = variables["batch_stats"]
+  np.testing.assert_allclose(
+    stats["mean"], theirs.running_mean.numpy(), rtol=1e-5
+  )
+  # Both began at 1 and kept 0.9 of the old value three times.
+  share = (theirs.running_var.numpy() - 0.9**3) * (COUNT - 1) / COUNT
+  np.testing.assert_allclose(stats["var"] - 0.9**3, share, rtol=1e-4)
+
+
+@pytest.mark.torch
+def test_group_norm_equals_torch():
+  torch = pytest.importorskip("torch")
+  x, scale, bias = _inputs()
+  want = torch.nn.functional.group_norm(
+    torch.from_numpy(x.transpose(0, 3, 1, 2).copy()),
+    3,
+    torch.from_numpy(scale),
+    torch.from_numpy(bias),
+  )
+  got = GroupNorm(num_groups=3).apply(
+    {"params": {"scale": scale, "bias": bias}}, jnp.asarray(x), train=False
+  )
+  np.testing.assert_allclose(got, want.numpy().transpose(0, 2, 3, 1), atol=1e-5)
