@@ -14,7 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import Array, Float, Int, Integer, UInt8
 from ml_collections import ConfigDict
 import numpy as np
 
@@ -24,6 +24,7 @@ from jaxseg.layers.resize import resize_bilinear
 from jaxseg.types import Images, Logits
 
 MODES = ("whole", "sliding")
+STRIPE = 2**23  # numbers that `ids_at_size` resizes at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +134,37 @@ def make_predict(
     return jnp.argmax(logits(variables, image), axis=-1).astype(jnp.int32)
 
   return predict
+
+
+def ids_at_size(
+  logits: Float[np.ndarray, "h w k"], size: tuple[int, int]
+) -> Integer[np.ndarray, "{size[0]} {size[1]}"]:
+  """Classes after a bilinear resize of the logits, on the host.
+
+  In stripes of rows, so that an image of any size fits in memory.
+  """
+  ids = np.empty(size, np.uint8 if logits.shape[-1] <= 256 else np.uint16)
+  if tuple(logits.shape[:2]) == tuple(size):
+    return logits.argmax(axis=-1).astype(ids.dtype)
+  top, bottom, down = _taps(logits.shape[0], size[0])
+  left, right, across = _taps(logits.shape[1], size[1])
+  stripe = max(STRIPE // (size[1] * logits.shape[2]), 1)
+  for start in range(0, size[0], stripe):
+    rows = slice(start, start + stripe)
+    weight = down[rows, None, None]
+    x = logits[top[rows]] * (1 - weight) + logits[bottom[rows]] * weight
+    x = x[:, left] * (1 - across[:, None]) + x[:, right] * across[:, None]
+    ids[rows] = x.argmax(axis=-1)
+  return ids
+
+
+def _taps(in_size: int, out_size: int):
+  """The two neighbours of each output pixel, half-pixel centres."""
+  source = (np.arange(out_size) + 0.5) * in_size / out_size - 0.5
+  source = np.clip(source, 0, in_size - 1)
+  low = np.floor(source).astype(int)
+  weight = (source - low).astype(np.float32)
+  return low, np.minimum(low + 1, in_size - 1), weight
 
 
 def _at_scale(network, image, scale: float, how: Inference, mirrored: bool):

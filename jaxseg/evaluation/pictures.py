@@ -61,6 +61,8 @@ def colour(ids: Ids, palette: Palette, ignore_label: int | None = None):
   known = (ids >= 0) & (ids < len(table))
   if ignore_label is not None:
     known &= ids != ignore_label
+  if known.all():
+    return table[ids]
   rows, cols = np.indices(ids.shape)
   stripes = STRIPES[(rows + cols) // 3 % 2]
   return np.where(known[..., None], table[np.where(known, ids, 0)], stripes)
@@ -74,8 +76,8 @@ def overlay(
   Black is what palettes give a background; it is left clear.
   """
   colours = colour(ids, palette)
-  strength = np.where(_borders(ids), 1.0, alpha)
-  strength = np.where(colours.any(axis=-1), strength, 0.0)[..., None]
+  strength = np.where(_borders(ids), np.float32(1), np.float32(alpha))
+  strength = (strength * colours.any(axis=-1))[..., None]
   mixed = (1 - strength) * image + strength * colours
   return np.rint(mixed).astype(np.uint8)
 

@@ -1,0 +1,8 @@
+"""python -m jaxseg COMMAND."""
+
+import sys
+
+from jaxseg.cli import main
+
+if __name__ == "__main__":
+  sys.exit(main())

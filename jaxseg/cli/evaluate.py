@@ -1,0 +1,129 @@
+"""Scores a trained network on a split of its data set.
+
+Prints IoU, accuracy and share of every class, and how they were computed, so
+that two numbers can be compared. With --json one JSON object is all that goes
+to standard output; undefined scores are null in it.
+"""
+
+import argparse
+import json
+import math
+from typing import Any
+
+import jax
+
+from jaxseg import data, metrics, sharding
+from jaxseg.cli import options
+from jaxseg.evaluation import evaluate
+from jaxseg.evaluation.inference import Inference
+from jaxseg.training.checkpoints import Run, load_run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the command line."""
+  options.add_run(parser)
+  parser.add_argument("--split", help="default: the run's evaluation split")
+  parser.add_argument("--path", help="where the data lie now, if they moved")
+  parser.add_argument(
+    "--loader", choices=data.LOADERS, help="default: the run's"
+  )
+  parser.add_argument("--batch-size", type=int, help="default: the run's")
+  parser.add_argument(
+    "--absent",
+    choices=tuple(metrics.ABSENT),
+    help="a class that occurs nowhere is "
+    + "; ".join(f"{name}: {text}" for name, text in metrics.ABSENT.items()),
+  )
+  options.add_inference(parser)
+  parser.add_argument(
+    "--json", action="store_true", help="print one JSON object"
+  )
+
+
+def run(args: argparse.Namespace) -> None:
+  """Loads the run, scores it, prints."""
+  sharding.start_processes()
+  trained = load_run(args.workdir, args.checkpoint)
+  config = trained.config
+  options.override(config, args)
+  for section, field, value in (
+    ("data", "path", args.path),
+    ("data", "loader", args.loader),
+    ("eval", "batch_size", args.batch_size),
+    ("eval", "absent", args.absent),
+  ):
+    if value is not None:
+      config[section][field] = value
+  split = args.split or config.data.eval_split
+  scores = _scores(trained, split)
+  if jax.process_index() != 0:
+    return
+  about = _about(args.workdir, trained, split)
+  if args.json:
+    print(json.dumps({**about, **_plain(scores)}, allow_nan=False))
+  else:
+    print(_heading(about, config.eval.absent))
+    print(evaluate.format_table(scores, config.data.class_names))
+
+
+def _scores(trained: Run, split: str) -> evaluate.Scores:
+  config = trained.config
+  mesh = sharding.make_mesh()
+  sharding.check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
+  batches = data.eval_batches(
+    config,
+    split,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  count = data.num_examples(config, split)
+  return evaluate.evaluate(
+    evaluate.make_eval_step(trained.model, config, mesh),
+    jax.device_put(trained.variables, sharding.replicated(mesh)),
+    sharding.device_batches(batches, mesh),
+    class_names=config.data.class_names,
+    absent=config.eval.absent,
+    total=-(-count // config.eval.batch_size),
+  )
+
+
+def _about(workdir: str, trained: Run, split: str) -> dict[str, Any]:
+  """All that the numbers depend on."""
+  config = trained.config
+  how = Inference.from_config(config)
+  return {
+    "workdir": str(workdir),
+    "step": trained.step,
+    "model": config.model.name,
+    "dataset": config.data.name,
+    "split": split,
+    "images": data.num_examples(config, split),
+    "canvas": list(config.eval.canvas or config.data.canvas),
+    "inference": str(how),
+    "scales": list(how.scales),
+    "flip": how.flip,
+    "absent": config.eval.absent,
+  }
+
+
+def _heading(about: dict[str, Any], absent: str) -> str:
+  height, width = about["canvas"]
+  return "\n".join(
+    [
+      f"{about['model']} of {about['workdir']}, step {about['step']}, on "
+      f"{about['dataset']}/{about['split']}: {about['images']} images",
+      f"  scored at {height}x{width} pixels; applied {about['inference']}",
+      f"  a class that occurs nowhere: {metrics.ABSENT[absent]}",
+      "",
+    ]
+  )
+
+
+def _plain(scores: evaluate.Scores) -> dict[str, Any]:
+  """Scores as JSON knows them: no NaN, no arrays."""
+  return {
+    key: value.tolist()
+    if key == "confusion"
+    else (None if math.isnan(value) else value)
+    for key, value in scores.items()
+  }
