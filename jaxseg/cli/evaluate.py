@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--absent",
     choices=tuple(metrics.ABSENT),
-    help="a class that occurs nowhere is "
+    help="a class in neither truth nor prediction is "
     + "; ".join(f"{name}: {text}" for name, text in metrics.ABSENT.items()),
   )
   options.add_inference(parser)

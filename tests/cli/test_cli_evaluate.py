@@ -1,0 +1,116 @@
+"""evaluate: the numbers, how they were made, and JSON that JSON can read."""
+
+import json
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from jaxseg import cli
+from jaxseg.cli import evaluate
+
+
+@pytest.fixture
+def score(run, monkeypatch, tmp_path):
+  """Five images of one colour; a quarter of the last mask is wrong."""
+  monkeypatch.setattr(evaluate, "load_run", lambda workdir, which: run)
+  rng = np.random.default_rng(0)
+  for split, count in (("train", 2), ("val", 5)):
+    for kind in ("images", "masks"):
+      (tmp_path / "data" / kind / split).mkdir(parents=True)
+    for i in range(count):
+      k = i % 2  # red or green; blue and dark occur nowhere
+      image = rng.integers(0, 20, (20, 28, 3)).astype(np.uint8)
+      image[..., k] = 200
+      mask = np.full((20, 28), k + 1, np.uint8)
+      mask[:2] = 255
+      if i == 4:
+        mask[2:11, :14] = 2  # 126 red pixels that claim to be green
+      for kind, array in (("images", image), ("masks", mask)):
+        path = tmp_path / "data" / kind / split / f"{i}.png"
+        Image.fromarray(array).save(path)
+  with run.config.unlocked():
+    run.config.data.update(
+      name="folder",
+      path=str(tmp_path / "data"),
+      prepared=str(tmp_path / "prepared"),
+      loader="resident",
+    )
+    run.config.eval.batch_size = 8
+
+  def call(*options):
+    return cli.main(["evaluate", "--workdir=w", *options])
+
+  return call
+
+
+# 18 x 28 valid pixels an image: 3 red, 2 green, of the red 126 mislabelled.
+VALID = 5 * 18 * 28
+RED, GREEN = 3 * 18 * 28 - 126, 2 * 18 * 28 + 126
+IOU = {"red": RED / (RED + 126), "green": (GREEN - 126) / GREEN}
+
+
+def test_json_is_one_object_with_everything(score, capsys):
+  assert score("--json") == 0
+  out = capsys.readouterr().out
+  assert out.count("\n") == 1
+  got = json.loads(out, parse_constant=pytest.fail)
+  assert got["images"] == 5 and got["step"] == 7 and got["split"] == "val"
+  assert got["canvas"] == [24, 32] and got["dataset"] == "folder"
+  np.testing.assert_allclose(got["iou/red"], IOU["red"])
+  np.testing.assert_allclose(got["iou/green"], IOU["green"])
+  np.testing.assert_allclose(got["miou"], np.mean(list(IOU.values())))
+  np.testing.assert_allclose(got["pixel_accuracy"], 1 - 126 / VALID)
+  assert got["iou/dark"] is None
+  assert np.sum(got["confusion"]) == VALID
+  assert got["confusion"][2][1] == 126
+
+
+def test_table_says_how_it_was_made(score, capsys):
+  options = ["--mode=sliding", "--stride=0.5", "--scales=0.5,1", "--flip"]
+  assert score(*options, "--absent=zero") == 0
+  out = capsys.readouterr().out
+  for words in (
+    "step 7, on folder/val: 5 images",
+    "24x32 pixels",
+    "sliding 64x64",
+    "scales 0.5, 1",
+    "mirrored too",
+    "counts 0",
+    f"{100 * np.sum(list(IOU.values())) / 4:.2f}",
+  ):
+    assert words in out, words
+
+
+def test_another_split_and_a_moved_folder(score, capsys, tmp_path):
+  (tmp_path / "data").rename(tmp_path / "moved")
+  assert (
+    score(
+      "--json",
+      "--split=train",
+      f"--path={tmp_path / 'moved'}",
+      "--batch-size=16",
+    )
+    == 0
+  )
+  got = json.loads(capsys.readouterr().out)
+  assert got["images"] == 2 and got["miou"] == 1.0
+
+
+@pytest.mark.parametrize(
+  "option, words",
+  [
+    ("--split=tset", ["no split 'tset'", "train"]),
+    ("--path=/nowhere/at/all", ["/nowhere/at/all"]),
+    ("--scales=0", ["eval.scales"]),
+    ("--batch-size=0", ["eval.batch_size=0"]),
+  ],
+)
+def test_bad_values_are_one_line_and_status_2(score, capsys, option, words):
+  with pytest.raises(SystemExit) as exit_:
+    score(option)
+  assert exit_.value.code == 2
+  err = capsys.readouterr().err
+  assert err.count("error:") == 1
+  for word in words:
+    assert word in err
