@@ -9,12 +9,15 @@ import jax.numpy as jnp
 from jaxseg import backbones
 from jaxseg.errors import unknown_name
 from jaxseg.layers.norm import NORMS
-from jaxseg.models import pspnet
+from jaxseg.models import classifier, pspnet
 
-MODELS = {"pspnet": pspnet.PSPNet}
+MODELS = {"pspnet": pspnet.PSPNet, "classifier": classifier.Classifier}
 
 # The backbone of each paper, for the networks that take one.
-PAPER_BACKBONES = {"pspnet": pspnet.BACKBONE}
+PAPER_BACKBONES = {
+  "pspnet": pspnet.BACKBONE,
+  "classifier": classifier.BACKBONE,
+}
 
 
 def create(name: str, *, num_classes: int, **fields) -> nn.Module:
