@@ -116,7 +116,7 @@ ALEXNETS = {
   "alexnet": functools.partial(AlexNet),
   "caffenet": functools.partial(
     AlexNet,
-    (96, 256, 384, 384, 256),
+    widths=(96, 256, 384, 384, 256),
     padding=0,
     groups=2,
     response_norm=True,

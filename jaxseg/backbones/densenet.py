@@ -118,10 +118,10 @@ class DenseNet(nn.Module):
 
 
 DENSENETS = {
-  "densenet121": functools.partial(DenseNet, (6, 12, 24, 16)),
+  "densenet121": functools.partial(DenseNet, block_sizes=(6, 12, 24, 16)),
   "densenet161": functools.partial(
-    DenseNet, (6, 12, 36, 24), growth=48, stem_features=96
+    DenseNet, block_sizes=(6, 12, 36, 24), growth=48, stem_features=96
   ),
-  "densenet169": functools.partial(DenseNet, (6, 12, 32, 32)),
-  "densenet201": functools.partial(DenseNet, (6, 12, 48, 32)),
+  "densenet169": functools.partial(DenseNet, block_sizes=(6, 12, 32, 32)),
+  "densenet201": functools.partial(DenseNet, block_sizes=(6, 12, 48, 32)),
 }

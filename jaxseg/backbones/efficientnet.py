@@ -158,17 +158,26 @@ class EfficientNet(nn.Module):
     return features
 
 
-_large = functools.partial(
-  EfficientNet, norm=functools.partial(BatchNorm, epsilon=1e-3, momentum=0.99)
-)
-# Width, depth and dropout of the authors' code (efficientnet_builder.py).
+# Width, depth, dropout and the norm's fields: the authors' code
+# (efficientnet_builder.py), torchvision's norm.
+_large = {"epsilon": 1e-3, "momentum": 0.99}
+_SCALING = {
+  "efficientnet_b0": (1.0, 1.0, 0.2, {}),
+  "efficientnet_b1": (1.0, 1.1, 0.2, {}),
+  "efficientnet_b2": (1.1, 1.2, 0.3, {}),
+  "efficientnet_b3": (1.2, 1.4, 0.3, {}),
+  "efficientnet_b4": (1.4, 1.8, 0.4, {}),
+  "efficientnet_b5": (1.6, 2.2, 0.4, _large),
+  "efficientnet_b6": (1.8, 2.6, 0.5, _large),
+  "efficientnet_b7": (2.0, 3.1, 0.5, _large),
+}
 EFFICIENTNETS = {
-  "efficientnet_b0": functools.partial(EfficientNet, 1.0, 1.0, 0.2),
-  "efficientnet_b1": functools.partial(EfficientNet, 1.0, 1.1, 0.2),
-  "efficientnet_b2": functools.partial(EfficientNet, 1.1, 1.2, 0.3),
-  "efficientnet_b3": functools.partial(EfficientNet, 1.2, 1.4, 0.3),
-  "efficientnet_b4": functools.partial(EfficientNet, 1.4, 1.8, 0.4),
-  "efficientnet_b5": functools.partial(_large, 1.6, 2.2, 0.4),
-  "efficientnet_b6": functools.partial(_large, 1.8, 2.6, 0.5),
-  "efficientnet_b7": functools.partial(_large, 2.0, 3.1, 0.5),
+  name: functools.partial(
+    EfficientNet,
+    width_mult=width_mult,
+    depth_mult=depth_mult,
+    dropout_rate=dropout_rate,
+    norm=functools.partial(BatchNorm, **norm),
+  )
+  for name, (width_mult, depth_mult, dropout_rate, norm) in _SCALING.items()
 }

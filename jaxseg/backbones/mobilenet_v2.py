@@ -31,6 +31,17 @@ from jaxseg.layers.conv import ConvNormAct
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.types import Activation, Features, Images
 
+# Table 2: expansion t, features c, repeats n, stride s.
+STAGES = (
+  (1, 16, 1, 1),
+  (6, 24, 2, 2),
+  (6, 32, 3, 2),
+  (6, 64, 4, 2),
+  (6, 96, 3, 1),
+  (6, 160, 3, 2),
+  (6, 320, 1, 1),
+)
+
 
 def round_width(features: float) -> int:
   """The nearest multiple of 8 that is not below 90 % of `features`."""
@@ -79,7 +90,7 @@ class MobileNetV2(nn.Module):
     output_stride: 32, 16, 8, 4 or 2; later strides become dilations.
   """
 
-  stages: tuple[tuple[int, int, int, int], ...]
+  stages: tuple[tuple[int, int, int, int], ...] = STAGES
   stem_features: int = 32
   width_mult: float = 1.0
   output_stride: int = 32
@@ -121,13 +132,4 @@ class MobileNetV2(nn.Module):
     return features
 
 
-STAGES = (
-  (1, 16, 1, 1),
-  (6, 24, 2, 2),
-  (6, 32, 3, 2),
-  (6, 64, 4, 2),
-  (6, 96, 3, 1),
-  (6, 160, 3, 2),
-  (6, 320, 1, 1),
-)
-MOBILENETS = {"mobilenet_v2": functools.partial(MobileNetV2, STAGES)}
+MOBILENETS = {"mobilenet_v2": functools.partial(MobileNetV2)}

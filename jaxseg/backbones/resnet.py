@@ -228,24 +228,23 @@ class ResNet(nn.Module):
     return (stage.previous if first else stage.dilation, stage.dilation)
 
 
-_bottlenecks = functools.partial(ResNet, block=Bottleneck)
-_50, _101, _152 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
+_basic = functools.partial(ResNet, block=BasicBlock)
+_bottleneck = functools.partial(ResNet, block=Bottleneck)
+_50 = functools.partial(_bottleneck, stage_sizes=(3, 4, 6, 3))
+_101 = functools.partial(_bottleneck, stage_sizes=(3, 4, 23, 3))
+_152 = functools.partial(_bottleneck, stage_sizes=(3, 8, 36, 3))
+_32x4d = {"groups": 32, "width_per_group": 4}
+_32x8d = {"groups": 32, "width_per_group": 8}
 RESNETS = {
-  "resnet18": functools.partial(ResNet, (2, 2, 2, 2), BasicBlock),
-  "resnet34": functools.partial(ResNet, (3, 4, 6, 3), BasicBlock),
-  "resnet50": functools.partial(_bottlenecks, _50),
-  "resnet101": functools.partial(_bottlenecks, _101),
-  "resnet152": functools.partial(_bottlenecks, _152),
-  "resnext50_32x4d": functools.partial(
-    _bottlenecks, _50, groups=32, width_per_group=4
-  ),
-  "resnext101_32x8d": functools.partial(
-    _bottlenecks, _101, groups=32, width_per_group=8
-  ),
-  "se_resnet50": functools.partial(_bottlenecks, _50, squeeze_excite=True),
-  "se_resnet101": functools.partial(_bottlenecks, _101, squeeze_excite=True),
-  "se_resnet152": functools.partial(_bottlenecks, _152, squeeze_excite=True),
-  "se_resnext50_32x4d": functools.partial(
-    _bottlenecks, _50, groups=32, width_per_group=4, squeeze_excite=True
-  ),
+  "resnet18": functools.partial(_basic, stage_sizes=(2, 2, 2, 2)),
+  "resnet34": functools.partial(_basic, stage_sizes=(3, 4, 6, 3)),
+  "resnet50": _50,
+  "resnet101": _101,
+  "resnet152": _152,
+  "resnext50_32x4d": functools.partial(_50, **_32x4d),
+  "resnext101_32x8d": functools.partial(_101, **_32x8d),
+  "se_resnet50": functools.partial(_50, squeeze_excite=True),
+  "se_resnet101": functools.partial(_101, squeeze_excite=True),
+  "se_resnet152": functools.partial(_152, squeeze_excite=True),
+  "se_resnext50_32x4d": functools.partial(_50, **_32x4d, squeeze_excite=True),
 }

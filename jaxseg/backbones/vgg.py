@@ -115,9 +115,12 @@ _SIZES = {
   "vgg19": (2, 2, 4, 4, 4),
 }
 VGGS = {
-  **{name: functools.partial(VGG, sizes) for name, sizes in _SIZES.items()},
   **{
-    f"{name}_bn": functools.partial(VGG, sizes, batch_norm=True)
+    name: functools.partial(VGG, stage_sizes=sizes)
+    for name, sizes in _SIZES.items()
+  },
+  **{
+    f"{name}_bn": functools.partial(VGG, stage_sizes=sizes, batch_norm=True)
     for name, sizes in _SIZES.items()
   },
 }

@@ -186,6 +186,6 @@ class Xception(nn.Module):
 
 
 XCEPTIONS = {
-  "xception41": functools.partial(Xception, 8),
-  "xception65": functools.partial(Xception, 16),
+  "xception41": functools.partial(Xception, middle_blocks=8),
+  "xception65": functools.partial(Xception, middle_blocks=16),
 }
