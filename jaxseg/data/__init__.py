@@ -17,6 +17,7 @@ on the device and needs no TensorFlow. Their batches are identical.
 from collections.abc import Iterator
 import functools
 import sys
+from typing import Any
 
 from ml_collections import ConfigDict
 import numpy as np
@@ -31,7 +32,7 @@ LOADERS = ("tfdata", "resident")
 # Listing a folder and decoding a set are done once per process. The keys say
 # what was read; `resolve` looks at the disk again.
 _sources: dict[tuple, sources.Source] = {}
-_stores: dict[tuple, object] = {}
+_stores: dict[tuple, Any] = {}
 
 
 def resolve(config: ConfigDict) -> ConfigDict:
@@ -71,7 +72,8 @@ def train_batches(
 
   Endless. Batch s is the same whatever step the iterator started from.
   """
-  share = order.Share(config.train.batch_size, process_index, process_count)
+  size = config.train.batch_size
+  share = order.Share("train.batch_size", size, process_index, process_count)
   store = _open(config, tuple(config.data.canvas), config.data.train_split)
   return store.train_batches(
     config.data.train_split,
@@ -93,7 +95,8 @@ def eval_batches(
   Examples come in order; the last global batch is filled up with padding
   (`index` -1, all labels ignored).
   """
-  share = order.Share(config.eval.batch_size, process_index, process_count)
+  size = config.eval.batch_size
+  share = order.Share("eval.batch_size", size, process_index, process_count)
   store = _open(config, _eval_canvas(config), split)
   return store.eval_batches(split, share=share)
 

@@ -211,8 +211,9 @@ def _where(counts: Counts, ids: Sequence[int]) -> str:
 
 
 def _flag(recipe: Recipe, extra: dict[int, int]) -> str:
-  """The flag to paste: the map in use, and `extra`."""
-  both = {**dict(recipe.label_map), **extra}
+  """The flag to paste: the map in use, followed by `extra`."""
+  old = {a: extra.get(b, b) for a, b in recipe.label_map}
+  both = {**extra, **old}
   return labels.format_label_map({a: b for a, b in both.items() if a != b})
 
 

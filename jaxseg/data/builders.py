@@ -20,6 +20,7 @@ import os
 from pathlib import Path
 import shutil
 import socket
+import sys
 
 # TensorFlow reads these once, when it is imported: no log lines, and none
 # about oneDNN, which only its networks would use.
@@ -146,7 +147,7 @@ def prepare(
     counts = audit.count_ids(source, recipe)
     check(counts)
     _build(name, source, recipe, final, counts)
-  prepared = _read(final, name)
+  prepared = _read(final)
   check(prepared.counts)
   return prepared
 
@@ -163,8 +164,10 @@ def _build(
   partial = final.with_name(
     f"{final.name}.{socket.gethostname()}.{os.getpid()}"
   )
+  print(f"preparing {name} once, in {final}", file=sys.stderr)
   with _disk_errors(final.parent):
     _remove_remains(final.parent)
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
   try:
     with _disk_errors(final.parent), _quiet():
@@ -172,26 +175,43 @@ def _build(
       builder.download_and_prepare(file_format="array_record")
       made = {
         "name": name,
-        "dtype": dtype.name,
         "data": str(Path(builder.data_dir).relative_to(partial)),
-        "recipe": dataclasses.asdict(recipe),
-        "counts": {
-          split: {i: dataclasses.asdict(c) for i, c in ids.items()}
-          for split, ids in counts.items()
-        },
-        "files": {
-          split: [source.name(split, i) for i in range(len(all_of_it))]
-          for split, all_of_it in source.splits.items()
-        },
+        "dtype": dtype.name,
+        **_describe(source, recipe, counts),
       }
       (partial / _METADATA).write_text(json.dumps(made))
-    with contextlib.suppress(OSError):  # another process was faster
-      partial.rename(final)
+    _publish(partial, final)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def _read(final: Path, name: str) -> Prepared:
+def _describe(source: Source, recipe: Recipe, counts: audit.Counts) -> dict:
+  """What a person may want to know of a prepared set, and we of its ids."""
+  return {
+    "recipe": dataclasses.asdict(recipe),
+    "counts": {
+      split: {i: dataclasses.asdict(c) for i, c in ids.items()}
+      for split, ids in counts.items()
+    },
+    "files": {
+      split: [source.name(split, i) for i in range(len(listed))]
+      for split, listed in source.splits.items()
+    },
+  }
+
+
+def _publish(partial: Path, final: Path) -> None:
+  """Gives a complete set its name, unless another process was faster."""
+  if final.exists() and not (final / _METADATA).is_file():
+    shutil.rmtree(final)  # somebody deleted half of it
+  try:
+    partial.rename(final)
+  except OSError:
+    if not (final / _METADATA).is_file():
+      raise
+
+
+def _read(final: Path) -> Prepared:
   made = json.loads((final / _METADATA).read_text())
   counts = {
     split: {int(i): audit.IdCount(**c) for i, c in ids.items()}
@@ -203,7 +223,8 @@ def _read(final: Path, name: str) -> Prepared:
 def _remove_remains(folder: Path) -> None:
   """Deletes what killed processes of this machine left unfinished."""
   for path in folder.glob(f"*.{socket.gethostname()}.*"):
-    if not _is_alive(int(path.suffix[1:])):
+    process = path.suffix[1:]
+    if process.isdigit() and not _is_alive(int(process)):
       shutil.rmtree(path, ignore_errors=True)
 
 

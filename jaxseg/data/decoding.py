@@ -89,17 +89,20 @@ def read_mask(path: Path) -> Integer[np.ndarray, "h w"]:
 
 def _colour_error(path: Path, image: Image.Image) -> UserError:
   """Says what a mask that holds no ids holds instead."""
-  pixels = np.asarray(image)
-  flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)
-  colours, counts = np.unique(flat, axis=0, return_counts=True)
-  order = np.argsort(-counts, kind="stable")[:8]
-  listed = ", ".join(
-    f"({', '.join(f'{v:g}' for v in colours[i])}) in {counts[i]} pixels"
-    for i in order
+  expected = (
+    "expected a mask of one channel (PNG of mode P, L or 16 bits) whose numbers"
+    " are the class ids 0, 1, 2, ..."
   )
-  more = f" and {len(counts) - 8} more" if len(counts) > 8 else ""
+  if image.mode == "F":
+    return UserError(f"{path}: its pixels are floats; {expected}")
+  colours = image.getcolors(maxcolors=image.width * image.height) or []
+  colours.sort(key=lambda item: (-item[0], item[1]))
+  listed = ", ".join(f"{c} in {count} pixels" for count, c in colours[:8])
+  more = f" and {len(colours) - 8} more" if len(colours) > 8 else ""
+  fix = "write each colour's id instead"
+  if image.mode == "RGB" and all(len(set(c)) == 1 for _, c in colours):
+    fix = "its three channels are equal: save one of them"
   return UserError(
     f"{path}: holds {image.mode} colours, not class ids: {listed}{more};"
-    " expected a mask of one channel (PNG of mode P, L or 16 bits) whose"
-    " numbers are the class ids 0, 1, 2, ...: write each colour's id instead"
+    f" {expected}: {fix}"
   )

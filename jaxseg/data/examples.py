@@ -23,7 +23,7 @@ _VERSION = 1
 
 def fingerprint(source: Source, recipe: Recipe) -> str:
   """A short name that differs whenever the prepared examples may."""
-  parts = [_VERSION, dataclasses.asdict(recipe), source.stamp()]
+  parts = [_VERSION, dataclasses.asdict(recipe), source.stamp]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -23,11 +23,13 @@ class Share:
   """The part of every global batch that one process reads.
 
   Attributes:
+    field: where the batch size is set, for messages.
     batch_size: of the global batch, over all processes.
     process_index: which process this is.
     process_count: how many there are.
   """
 
+  field: str
   batch_size: int
   process_index: int = 0
   process_count: int = 1
@@ -37,8 +39,8 @@ class Share:
       count = self.process_count
       below = max(self.batch_size // count, 1) * count
       raise UserError(
-        f"batch size {self.batch_size} cannot be split over {count} processes;"
-        f" nearest valid sizes: {below}, {below + count}"
+        f"{self.field}={self.batch_size} cannot be split over {count}"
+        f" processes; nearest valid sizes: {below}, {below + count}"
       )
 
   @property

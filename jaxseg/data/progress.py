@@ -23,7 +23,9 @@ def in_order(
   indices = iter(range(count))
   pool = ThreadPoolExecutor(workers)
   try:
-    with tqdm(total=count, desc=title, unit="", leave=False) as bar:
+    with tqdm(
+      total=count, desc=title, unit="", leave=False, disable=None
+    ) as bar:
       for index in itertools.islice(indices, 4 * workers):
         waiting.append(pool.submit(function, index))
       while waiting:

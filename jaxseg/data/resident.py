@@ -7,6 +7,7 @@ or prepared shards. Batches are, bit for bit, those of the other loader.
 
 from collections.abc import Callable, Iterator
 import functools
+import math
 import os
 
 import jax
@@ -84,15 +85,22 @@ class Store:
     return self._device[split]
 
   def _require_memory(self, split: str, needed: int) -> None:
-    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     stats = jax.local_devices()[0].memory_stats() or {}
-    free = min(free, stats.get("bytes_limit", free))
+    free = min(_host_memory(), stats.get("bytes_limit", math.inf))
     if needed > 0.8 * free:
       raise UserError(
         f"data.loader='resident': split {split!r} takes {needed / 1e9:.1f} GB"
         f" on a canvas of {self._recipe.canvas}, of {free / 1e9:.1f} GB there"
         " are; use --config.data.loader=tfdata, or a smaller data.canvas"
       )
+
+
+def _host_memory() -> int | float:
+  """Bytes of memory of this machine, infinite where it does not tell."""
+  try:
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+  except (AttributeError, ValueError, OSError):
+    return math.inf
 
 
 @functools.partial(jax.jit, static_argnames="size")

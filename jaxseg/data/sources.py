@@ -11,13 +11,13 @@ import functools
 import hashlib
 import inspect
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ml_collections import ConfigDict
 import numpy as np
-from PIL import Image
 
-from jaxseg.data import decoding, shapes
+from jaxseg.data import decoding, pairing, shapes
+from jaxseg.data.pairing import Pair
 from jaxseg.errors import UserError
 
 _LAYOUTS = {
@@ -32,10 +32,13 @@ _LAYOUTS = {
 }
 
 
+@runtime_checkable
 class Source(Protocol):
   """The examples of every split."""
 
   splits: dict[str, Sequence]
+  # JSON that changes whenever an example may have changed.
+  stamp: list
 
   def name(self, split: str, index: int) -> str:
     """What to call an example in messages: its image's path."""
@@ -48,17 +51,6 @@ class Source(Protocol):
 
   def read(self, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Image and mask."""
-
-  def stamp(self) -> list:
-    """JSON that changes whenever an example may have changed."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-  """An image file and its mask file."""
-
-  image: Path
-  mask: Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +79,7 @@ class Files:
     pair = self.splits[split][index]
     return decoding.read_image(pair.image), decoding.read_mask(pair.mask)
 
+  @functools.cached_property
   def stamp(self) -> list:
     def state(path: Path) -> list:
       status = path.stat()
@@ -118,6 +111,7 @@ class Drawn:
   def read(self, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     return _draw(split, index)
 
+  @property
   def stamp(self) -> list:
     return [hashlib.sha256(inspect.getsource(shapes).encode()).hexdigest()]
 
@@ -160,7 +154,7 @@ def _camvid(root: Path) -> dict[str, tuple[Pair, ...]]:
     if listing.is_file():
       splits[split] = _listed_pairs(root, listing)
     elif (root / split).is_dir():
-      splits[split] = _matched_pairs(root / split, root / f"{split}annot")
+      splits[split] = pairing.match(root / split, root / f"{split}annot")
   if not splits:
     raise _layout_error("camvid", root)
   return splits
@@ -204,7 +198,7 @@ def _folder(root: Path, val_fraction: float) -> dict[str, tuple[Pair, ...]]:
   if not (images.is_dir() and masks.is_dir()):
     raise _layout_error("folder", root)
   names = [p.name for p in sorted(images.iterdir()) if _is_visible_dir(p)]
-  loose = [p for p in images.iterdir() if _is_image(p)]
+  loose = [p for p in images.iterdir() if pairing.is_image(p)]
   if names and loose:
     raise UserError(
       f"{images} holds {len(loose)} images ({loose[0].name}, ...) beside the"
@@ -212,8 +206,8 @@ def _folder(root: Path, val_fraction: float) -> dict[str, tuple[Pair, ...]]:
       " images into one of the folders"
     )
   if not names:
-    return _automatic_split(_matched_pairs(images, masks), images, val_fraction)
-  splits = {n: _matched_pairs(images / n, masks / n) for n in names}
+    return _automatic_split(pairing.match(images, masks), images, val_fraction)
+  splits = {n: pairing.match(images / n, masks / n) for n in names}
   if names == ["train"]:
     pairs = splits["train"]
     return _automatic_split(pairs, images / "train", val_fraction)
@@ -251,88 +245,6 @@ def _automatic_split(
   }
 
 
-def _matched_pairs(images: Path, masks: Path) -> tuple[Pair, ...]:
-  """Images and masks of the same name up to the suffix, sorted by name."""
-  for folder in (images, masks):
-    if not folder.is_dir():
-      raise UserError(
-        f"{folder} does not exist; expected the"
-        f" {'masks' if folder == masks else 'images'} that belong to"
-        f" {images if folder == masks else masks}"
-      )
-  found_images, found_masks = _by_name(images), _by_name(masks)
-  if found_images.keys() != found_masks.keys():
-    raise _unmatched_error(images, masks, found_images, found_masks)
-  return tuple(
-    Pair(found_images[name], found_masks[name]) for name in sorted(found_images)
-  )
-
-
-def _by_name(folder: Path) -> dict[str, Path]:
-  """The image files below a folder, by relative path without suffix."""
-  files = [p for p in sorted(folder.rglob("*")) if _is_image(p)]
-  if not files:
-    others = sorted({p.suffix or p.name for p in folder.rglob("*")})[:5]
-    seen = f"only {', '.join(others)}" if others else "nothing"
-    raise UserError(f"{folder} holds {seen}; expected image files")
-  result: dict[str, Path] = {}
-  for path in files:
-    name = path.relative_to(folder).with_suffix("").as_posix()
-    if name in result:
-      raise UserError(
-        f"{folder}: {result[name].name} and {path.name} have one name; keep"
-        " one of them"
-      )
-    result[name] = path
-  return result
-
-
-def _unmatched_error(
-  images: Path, masks: Path, found_images: dict, found_masks: dict
-) -> UserError:
-  """How many on each side, the first five, and what the names suggest."""
-  lone_images = sorted(found_images.keys() - found_masks.keys())
-  lone_masks = sorted(found_masks.keys() - found_images.keys())
-  parts = []
-  for kind, partner, folder, lone, found in (
-    ("image", "mask", masks, lone_images, found_images),
-    ("mask", "image", images, lone_masks, found_masks),
-  ):
-    if lone:
-      listed = ", ".join(found[name].name for name in lone[:5])
-      more = ", ..." if len(lone) > 5 else ""
-      parts.append(
-        f"{len(lone)} of {len(found)} {kind}s have no {partner} in {folder}"
-        f" ({listed}{more})"
-      )
-  hint = _suffix_hint(lone_images, lone_masks) or (
-    "an image and its mask have the same name up to the suffix: add what is"
-    " missing or remove the partner"
-  )
-  return UserError(f"{'; '.join(parts)}; {hint}")
-
-
-def _suffix_hint(lone_images: list[str], lone_masks: list[str]) -> str:
-  """Recognises one ending on all lone files of one side: a.jpg, a_mask.png."""
-  for short, long, side in (
-    (lone_images, lone_masks, "mask"),
-    (lone_masks, lone_images, "image"),
-  ):
-    stems = set(short)
-    endings = {
-      name[len(stem) :]
-      for name in long[:100]
-      for stem in stems
-      if name.startswith(stem)
-    }
-    common = [
-      ending for ending in endings if {n + ending for n in stems} == set(long)
-    ]
-    if common:
-      return f"the {side}s' names end in {common[0]!r}: rename them without it"
-  return ""
-
-
 def _layout_error(name: str, root: Path) -> UserError:
   inside = sorted(p.name for p in root.iterdir() if p.name[0] != ".")
   listed = ", ".join(inside[:8]) + (", ..." if len(inside) > 8 else "")
@@ -340,6 +252,10 @@ def _layout_error(name: str, root: Path) -> UserError:
     f"data.path={str(root)!r} holds {listed or 'nothing'}; expected"
     f" {_LAYOUTS[name]}"
   )
+
+
+def _is_visible_dir(path: Path) -> bool:
+  return path.is_dir() and not path.name.startswith((".", "_"))
 
 
 def _size_error(
@@ -355,21 +271,3 @@ def _size_error(
     f"{pair.mask} is {mask[0]}x{mask[1]} (height x width) but its image"
     f" {pair.image.name} is {size[0]}x{size[1]}; {hint}"
   )
-
-
-@functools.cache
-def _suffixes() -> frozenset[str]:
-  """Suffixes of the files Pillow can read."""
-  return frozenset(
-    suffix
-    for suffix, kind in Image.registered_extensions().items()
-    if kind in Image.OPEN
-  )
-
-
-def _is_visible_dir(path: Path) -> bool:
-  return path.is_dir() and not path.name.startswith((".", "_"))
-
-
-def _is_image(path: Path) -> bool:
-  return path.suffix.lower() in _suffixes() and not path.name.startswith(".")

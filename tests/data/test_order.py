@@ -1,0 +1,54 @@
+"""The order of training examples: its law, stated with numpy and jax.random."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxseg.data import order
+from jaxseg.errors import UserError
+
+
+def law(position: int, n: int, seed: int) -> int:
+  key = jax.random.fold_in(jax.random.key(seed), position // n)
+  return int(jax.random.permutation(key, n)[position % n])
+
+
+@pytest.mark.parametrize("n, batch_size", [(7, 4), (3, 8), (5, 5), (1, 3)])
+def test_order_is_the_law(n, batch_size):
+  share = order.Share("train.batch_size", batch_size)
+  for step in (0, 1, 2, 9):
+    found = order.train_indices(step, n, 3, share)
+    positions = step * batch_size + np.arange(batch_size)
+    np.testing.assert_array_equal(found, [law(p, n, 3) for p in positions])
+
+
+def test_nothing_is_dropped_and_epochs_differ():
+  n, share = 10, order.Share("train.batch_size", 4)
+  found = np.concatenate(
+    [order.train_indices(s, n, 0, share) for s in range(5)]
+  )
+  first, second = found[:n], found[n:]
+  assert sorted(first) == sorted(second) == list(range(n))
+  assert (first != second).any()
+
+
+def test_processes_read_consecutive_parts():
+  whole = order.train_indices(5, 7, 0, order.Share("b", 6))
+  parts = [
+    order.train_indices(5, 7, 0, order.Share("b", 6, i, 3)) for i in range(3)
+  ]
+  np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_evaluation_order_is_padded():
+  shares = [order.Share("eval.batch_size", 4, i, 2) for i in range(2)]
+  batches = [list(order.eval_indices(5, share)) for share in shares]
+  found = np.concatenate(
+    [np.concatenate(pair) for pair in zip(*batches, strict=True)]
+  )
+  np.testing.assert_array_equal(found, [0, 1, 2, 3, 4, -1, -1, -1])
+
+
+def test_indivisible_batch_names_valid_sizes():
+  with pytest.raises(UserError, match="train.batch_size=7 .* 6, 9"):
+    order.Share("train.batch_size", 7, 0, 3)

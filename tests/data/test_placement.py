@@ -1,0 +1,91 @@
+"""Placement on the canvas against a plain float64 computation."""
+
+import numpy as np
+import pytest
+
+from jaxseg.data.placement import Recipe, fitted_size
+
+RECIPE = Recipe(canvas=(12, 16), fill=(10, 20, 30), ignore_label=255)
+UINT8 = np.dtype(np.uint8)
+
+
+def example(height, width):
+  rng = np.random.default_rng(height * width)
+  image = rng.integers(0, 256, (height, width, 3), np.uint8)
+  return image, rng.integers(0, 5, (height, width)).astype(np.uint8)
+
+
+def triangle(old: int, new: int) -> np.ndarray:
+  """Rows of an antialiased linear resize: a triangle of width 2 old / new."""
+  scale = old / new
+  centre = (np.arange(new)[:, None] + 0.5) * scale
+  distance = np.abs(np.arange(old) + 0.5 - centre) / scale
+  weight = np.maximum(0, 1 - distance)
+  return weight / weight.sum(axis=1, keepdims=True)
+
+
+def test_small_example_keeps_its_pixels():
+  image, label = example(7, 16)
+  made = RECIPE.make(image, label, UINT8)
+  np.testing.assert_array_equal(made["image"][:7], image)
+  np.testing.assert_array_equal(made["label"][:7], label)
+  np.testing.assert_array_equal(made["size"], [7, 16])
+  assert (made["image"][7:] == (10, 20, 30)).all()
+  assert (made["label"][7:] == 255).all()
+  assert {k: v.dtype.name for k, v in made.items()} == {
+    "image": "uint8",
+    "label": "uint8",
+    "size": "int32",
+  }
+
+
+@pytest.mark.parametrize(
+  "size, fitted", [((30, 40), (12, 16)), ((24, 8), (12, 4))]
+)
+def test_large_example_shrinks(size, fitted):
+  image, label = example(*size)
+  made = RECIPE.make(image, label, UINT8)
+  height, width = fitted
+  np.testing.assert_array_equal(made["size"], fitted)
+  rows, columns = triangle(size[0], height), triangle(size[1], width)
+  expected = np.einsum("ih,jw,hwc->ijc", rows, columns, image)
+  difference = made["image"][:height, :width] - expected
+  assert np.abs(difference).max() <= 1  # rounded after each axis
+  y = np.floor((np.arange(height) + 0.5) * size[0] / height).astype(int)
+  x = np.floor((np.arange(width) + 0.5) * size[1] / width).astype(int)
+  np.testing.assert_array_equal(
+    made["label"][:height, :width], label[np.ix_(y, x)]
+  )
+  assert (made["label"][:, width:] == 255).all()
+  assert (made["image"][:, width:] == (10, 20, 30)).all()
+
+
+@pytest.mark.parametrize(
+  "size, fitted",
+  [
+    ((12, 16), (12, 16)),
+    ((1, 1), (1, 1)),
+    ((24, 16), (12, 8)),
+    ((12, 17), (11, 16)),
+    ((1000, 1), (12, 1)),
+    ((1, 1000), (1, 16)),
+  ],
+)
+def test_fitted_size(size, fitted):
+  assert fitted_size(size, (12, 16)) == fitted
+
+
+def test_labels_are_mapped_before_they_are_placed():
+  recipe = Recipe((4, 4), (0, 0, 0), 9, label_map=((255, 1), (11, 9)))
+  ids = np.array([[0, 255], [11, 1]], np.uint8)
+  made = recipe.make(np.zeros((2, 2, 3), np.uint8), ids, UINT8)
+  np.testing.assert_array_equal(made["label"][:2, :2], [[0, 1], [9, 1]])
+  assert (made["label"][2:] == 9).all()
+
+
+def test_sixteen_bit_labels():
+  recipe = Recipe((4, 4), (0, 0, 0), 65535)
+  ids = np.full((8, 8), 300, np.uint16)
+  made = recipe.make(np.zeros((8, 8, 3), np.uint8), ids, np.dtype(np.uint16))
+  assert made["label"].dtype == np.uint16
+  assert (made["label"] == 300).all()

@@ -1,0 +1,61 @@
+"""CamVid and the Weizmann horses: counts and shares known beforehand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxseg import data
+
+SHARED = Path(__file__).parents[2].parent / "shared/data"
+pytestmark = [
+  pytest.mark.data,
+  pytest.mark.skipif(not SHARED.is_dir(), reason=f"no {SHARED}"),
+]
+
+# Label shares of train + val + test, published with the copy, to 3 digits.
+CAMVID_SHARES = (
+  0.158,
+  0.241,
+  0.010,
+  0.293,
+  0.067,
+  0.112,
+  0.011,
+  0.014,
+  0.046,
+  0.006,
+  0.005,
+)
+CAMVID_SIZES = {"train": 367, "val": 101, "test": 233}
+
+
+def test_camvid(configure):
+  config = configure(SHARED / "camvid", "camvid", "tfdata")
+  config = data.resolve(config)
+  for split, count in CAMVID_SIZES.items():
+    assert data.num_examples(config, split) == count
+  pixels = sum(data.class_pixels(config, split) for split in CAMVID_SIZES)
+  total = sum(CAMVID_SIZES.values()) * 360 * 480
+  np.testing.assert_allclose(pixels / total, CAMVID_SHARES, atol=6e-4)
+  assert 1 - pixels.sum() / total == pytest.approx(0.036, abs=6e-4)
+  batches = list(data.eval_batches(config, "val"))
+  assert len(batches) == 26
+  seen = sum((batch["label"] != 255).sum() for batch in batches)
+  assert seen == data.class_pixels(config, "val").sum()
+
+
+@pytest.mark.parametrize("loader", ["tfdata", "resident"])
+def test_horses(configure, loader, capsys):
+  """A folder with train and test only; sizes 211x170 to 1280x960."""
+  config = configure(SHARED / "weizmann_horse", loader=loader)
+  config.data.canvas = (96, 96)
+  config = data.resolve(config)
+  assert "evaluating on 'test'" in capsys.readouterr().err
+  assert config.data.eval_split == "test"
+  assert config.data.class_names == ("class_0", "class_1")
+  assert data.num_examples(config, "train") == 278
+  assert data.num_examples(config, "test") == 49
+  batch = next(data.train_batches(config))
+  assert set(np.unique(batch["label"])) <= {0, 1, 255}
+  assert np.asarray(batch["size"]).max() == 96
