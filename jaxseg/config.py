@@ -21,6 +21,9 @@ def base() -> ConfigDict:
   c.name = ""  # name of the config file; with data.name the default workdir
   c.seed = 0  # of parameters, data order, augmentation and dropout
 
+  # "segmentation", or "classification": one label an image, its largest class
+  c.task = "segmentation"
+
   # The network: a key of models.MODELS and any of its fields. Each config
   # file replaces this with the fields of its own network.
   c.model = ConfigDict({"name": "pspnet"})
@@ -54,6 +57,7 @@ def base() -> ConfigDict:
   loss.heads = ConfigDict({"logits": 1.0})  # weight of each output's loss
   loss.class_weights = ()  # one a class; () = all one
   loss.label_smoothing = 0.0
+  loss.normalise_by = "weight"  # of the valid pixels, or "count" of them
 
   c.optimizer = optimizer = ConfigDict()
   optimizer.name = "sgd"  # "sgd", "adamw" or "rmsprop"
@@ -107,7 +111,11 @@ def base() -> ConfigDict:
 
   # How arrays are computed.
   c.dtype = "float32"  # compute; "bfloat16" on accelerators
-  c.norm = ConfigDict({"name": "batch", "momentum": 0.9, "epsilon": 1e-5})
+  c.norm = norm = ConfigDict()
+  norm.name = "paper"  # the network's own; or "batch", "group" or "none"
+  norm.momentum = 0.9  # batch: share of the old running statistic kept
+  norm.epsilon = 1e-5  # batch and group
+  norm.frozen = False  # batch: keep the running statistics as they are
   c.lock()
   return c
 

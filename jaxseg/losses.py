@@ -75,7 +75,7 @@ def softmax_cross_entropy(
 
 def heads_loss(
   outputs: Mapping[str, jax.Array],
-  label: Integer[Array, "n h w"],
+  label: Integer[Array, "*pixels"],
   *,
   head_weights: Mapping[str, float] | Sequence[tuple[str, float]],
   ignore_label: int,

@@ -13,3 +13,91 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 # Every shape annotation of the library is checked in every call.
 install_import_hook("jaxseg", "beartype.beartype")
+
+from pathlib import Path  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+
+# A PSPNet that trains in milliseconds on images of 24 x 32 pixels.
+TINY = (
+  "--config.model.backbone.name=resnet18",
+  "--config.model.backbone.width=4",
+  "--config.model.bins=(1,2)",
+  "--config.model.head_features=8",
+  "--config.model.aux_features=8",
+  "--config.data.canvas=(24,32)",
+  "--config.augment.crop=(16,24)",
+  "--config.train.batch_size=8",
+  "--config.eval.batch_size=8",
+  "--config.optimizer.learning_rate=0.01",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+  """images/{train,val} and masks/{train,val}: 11 and 5 examples, 3 classes."""
+  root = tmp_path_factory.mktemp("folder")
+  rng = np.random.default_rng(0)
+  for split, count in (("train", 11), ("val", 5)):
+    for kind in ("images", "masks"):
+      (root / kind / split).mkdir(parents=True)
+    for i in range(count):
+      height, width = rng.integers(16, 25), rng.integers(20, 33)
+      mask = np.zeros((height, width), np.uint8)
+      mask[4:12, 2:10] = 1
+      mask[8:, 12:] = 2
+      mask[0] = 255
+      image = (
+        rng.integers(0, 80, (height, width, 3)) + 60 * (mask % 3)[..., None]
+      )
+      name = f"{i:03d}.png"
+      Image.fromarray(image.astype(np.uint8)).save(
+        root / "images" / split / name
+      )
+      Image.fromarray(mask).save(root / "masks" / split / name)
+  return root
+
+
+@pytest.fixture
+def train_command(tiny_folder, tmp_path):
+  """Builds the command line that trains the tiny network on `tiny_folder`."""
+
+  def command(workdir, *overrides, config="configs/pspnet.py:folder"):
+    return [
+      sys.executable,
+      str(ROOT / "train.py"),
+      f"--config={config}",
+      f"--workdir={workdir}",
+      f"--config.data.path={tiny_folder}",
+      f"--config.data.prepared={tmp_path / 'prepared'}",
+      *TINY,
+      *overrides,
+    ]
+
+  return command
+
+
+@pytest.fixture
+def run_process():
+  """Runs a command with a plain CPU environment of `devices` devices."""
+
+  def run(command, *, devices=1, start=False, **kwargs):
+    env = {
+      **os.environ,
+      "JAX_PLATFORMS": "cpu",
+      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    pipes = dict(
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    if start:
+      return subprocess.Popen(command, env=env, **pipes, **kwargs)
+    return subprocess.run(command, env=env, **pipes, **kwargs)
+
+  return run

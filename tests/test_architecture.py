@@ -20,15 +20,16 @@ ALLOWED = {
   "augment": set(),
   "losses": set(),
   "metrics": set(),
+  "image_label": set(),
   "sharding": set(),
   "data": {"config"},
   "evaluation": {
-    "models", "metrics", "sharding", "losses", "augment", "layers",
+    "models", "metrics", "sharding", "losses", "augment", "layers", "image_label",
   },
   "weights": {"models", "backbones", "layers"},
   "training": {
     "config", "models", "augment", "losses", "metrics", "sharding", "data",
-    "evaluation", "weights",
+    "evaluation", "weights", "image_label",
   },
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from jaxseg import losses, metrics, sharding
 from jaxseg.evaluation import inference
+from jaxseg.image_label import largest_class
 
 Scores = dict[str, Any]
 
@@ -47,6 +48,10 @@ def make_eval_step(
   def eval_step(variables, batch):
     logits = predict_logits(variables, batch["image"])
     label = batch["label"]
+    if config.task == "classification":
+      label = largest_class(
+        label, num_classes=num_classes, ignore_label=ignore_label
+      )
     loss_sum, loss_weight = losses.softmax_cross_entropy(
       logits, label, ignore_label=ignore_label
     )

@@ -21,7 +21,10 @@ import numpy as np
 from jaxseg.augment import normalise
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.resize import resize_bilinear
-from jaxseg.types import Images, Logits
+from jaxseg.types import Images
+
+# Of each pixel, or of the image where the network classifies images.
+Scores = Float[Array, "n *pixels k"]
 
 MODES = ("whole", "sliding")
 STRIPE = 2**23  # numbers that `ids_at_size` resizes at a time
@@ -83,7 +86,7 @@ class Inference:
 
 def predict_logits(
   model: nn.Module, variables: Any, image: Images, how: Inference
-) -> Logits:
+) -> Scores:
   """Class scores of each pixel, float32, at the size of `image`.
 
   With one scale, one view and one window these are the network's own logits
@@ -116,7 +119,7 @@ def make_predict_logits(
   how = Inference.from_config(config)
   mean, std = tuple(config.data.mean), tuple(config.data.std)
 
-  def logits(variables: Any, image: UInt8[Array, "n h w 3"]) -> Logits:
+  def logits(variables: Any, image: UInt8[Array, "n h w 3"]) -> Scores:
     return predict_logits(model, variables, normalise(image, mean, std), how)
 
   return logits
@@ -130,7 +133,7 @@ def make_predict(
 
   def predict(
     variables: Any, image: UInt8[Array, "n h w 3"]
-  ) -> Int[Array, "n h w"]:
+  ) -> Int[Array, "n *pixels"]:
     return jnp.argmax(logits(variables, image), axis=-1).astype(jnp.int32)
 
   return predict
@@ -174,6 +177,8 @@ def _at_scale(network, image, scale: float, how: Inference, mirrored: bool):
   x = resize_bilinear(image, scaled, align_corners=False)
   x = x[:, :, ::-1] if mirrored else x
   logits = _in_windows(network, x, how) if how.mode == "sliding" else network(x)
+  if logits.ndim == 2:
+    return logits  # A classifier's: one row an image, nothing to resize.
   logits = logits[:, :, ::-1] if mirrored else logits
   return resize_bilinear(logits, size, align_corners=False)
 

@@ -184,9 +184,14 @@ def load_run(workdir: str | Path, which: str | int = "best") -> Run:
 
 def create_model(config: ConfigDict) -> nn.Module:
   """The network of a resolved configuration."""
-  fields = config.model.to_dict()
+  fields = {"dtype": config.dtype, **config.model.to_dict()}
+  norm = config.norm.to_dict()
+  used = {
+    "batch": ("name", "momentum", "epsilon", "frozen"),
+    "group": ("name", "epsilon"),
+  }.get(norm["name"], ("name",))
+  if norm["name"] != "paper":
+    fields["norm"] = {key: norm[key] for key in used}
   return models.create(
-    fields.pop("name"),
-    num_classes=len(config.data.class_names),
-    **{"norm": config.norm.to_dict(), "dtype": config.dtype, **fields},
+    fields.pop("name"), num_classes=len(config.data.class_names), **fields
   )

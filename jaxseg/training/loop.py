@@ -18,7 +18,11 @@ from jaxseg import data, sharding, weights
 from jaxseg.errors import UserError
 from jaxseg.evaluation import evaluate, inference
 from jaxseg.training import optimizers
-from jaxseg.training.checkpoints import Checkpoints, create_model
+from jaxseg.training.checkpoints import (
+  Checkpoints,
+  create_model,
+  load_run,
+)
 from jaxseg.training.interruption import Interruption
 from jaxseg.training.reports import Reports
 from jaxseg.training.state import TrainState, create_state
@@ -156,10 +160,12 @@ def initialise(
   if not (config.init.model or config.init.backbone):
     return state
   variables = weights.initialise(
+    model,
     {"params": state.params, "batch_stats": state.batch_stats},
     model=config.init.model,
     backbone=config.init.backbone,
     skip=config.init.skip,
+    read_workdir=lambda path: load_run(path).variables,
   )
   variables = jax.device_put(variables, sharding.replicated(mesh))
   ema = state.ema if state.ema is None else variables["params"]
@@ -217,6 +223,7 @@ class Evaluation:
 
   def __init__(self, config: ConfigDict, model: nn.Module, mesh, reports):
     self._config, self._mesh, self._reports = config, mesh, reports
+    self._examples = data.num_examples(config, config.data.eval_split)
     self._eval_step = evaluate.make_eval_step(model, config, mesh)
     self._predict = jax.jit(
       inference.make_predict(model, config),
@@ -244,14 +251,19 @@ class Evaluation:
       variables,
       self.batches(),
       class_names=config.data.class_names,
+      absent=config.eval.absent,
+      total=-(-self._examples // config.eval.batch_size),
     )
     self._reports.scalars(step, config.data.eval_split, evaluate.flat(scores))
     count = config.train.picture_count
     batch = next(iter(self.batches()))
     predictions = self._predict(variables, batch["image"])
     images, labels = _first((batch["image"], batch["label"]), count)
+    predictions = np.asarray(predictions)[: len(images)]
+    if predictions.ndim == 1:  # A classifier's class fills the picture.
+      predictions = predictions[:, None, None]
     self._reports.picture(
-      step, images, labels, np.asarray(predictions)[: len(images)]
+      step, images, labels, np.broadcast_to(predictions, labels.shape)
     )
     return scores
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from jaxseg.evaluation import pictures
 from jaxseg.training.workdir import MetricsLog
@@ -20,12 +19,14 @@ class Reports:
     self._workdir = workdir
     self._enabled = enabled
     self._log = MetricsLog(workdir, resume_step=resume_step, enabled=enabled)
+    self._writer = None
+    if not enabled:
+      return
+    # Imported here: it loads torch where there is one.
+    from tensorboardX import SummaryWriter
+
     # Events after the resumed step are written again: TensorBoard drops them.
-    self._writer = (
-      SummaryWriter(str(workdir), purge_step=resume_step + 1)
-      if enabled
-      else None
-    )
+    self._writer = SummaryWriter(str(workdir), purge_step=resume_step + 1)
 
   def scalars(self, step: int, split: str, values: dict[str, float]) -> None:
     """One line of metrics.jsonl, and the same to TensorBoard."""

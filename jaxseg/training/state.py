@@ -21,7 +21,7 @@ class TrainState:
     ema: moving average of `params`, or None.
   """
 
-  step: jax.Array
+  step: Any
   params: Any
   batch_stats: Any
   opt_state: Any

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxseg import augment, losses
+from jaxseg.image_label import largest_class
 from jaxseg.training.state import TrainState
 
 
@@ -26,6 +27,9 @@ class Recipe:
   Attributes:
     augment: keyword arguments of `augment.augment`.
     loss: keyword arguments of `losses.heads_loss`.
+    ema_decay: of the moving average of the parameters, if the state has one.
+    image_classes: classes of the data set when images are classified as a
+      whole; 0 for segmentation.
   """
 
   seed: int
@@ -34,6 +38,7 @@ class Recipe:
   augment: tuple[tuple[str, Any], ...]
   loss: tuple[tuple[str, Any], ...]
   ema_decay: float = 0.0
+  image_classes: int = 0
 
   @classmethod
   def from_config(cls, config: ConfigDict) -> "Recipe":
@@ -56,8 +61,12 @@ class Recipe:
         ("head_weights", tuple(loss.heads.items())),
         ("class_weights", tuple(loss.class_weights) or None),
         ("label_smoothing", loss.label_smoothing),
+        ("normalise_by", loss.normalise_by),
       ),
       ema_decay=config.optimizer.ema_decay,
+      image_classes=(
+        len(data.class_names) if config.task == "classification" else 0
+      ),
     )
 
 
@@ -96,6 +105,12 @@ def train_step(
     **dict(recipe.augment),
   )
   image = augment.normalise(image, recipe.mean, recipe.std)
+  if recipe.image_classes:
+    label = largest_class(
+      label,
+      num_classes=recipe.image_classes,
+      ignore_label=dict(recipe.loss)["ignore_label"],
+    )
 
   params = state.params
   if axis_name is not None:

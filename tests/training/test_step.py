@@ -1,0 +1,205 @@
+"""The pure step: the same numbers in every layout, ignored pixels ignored."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+import numpy as np
+import optax
+import pytest
+
+from jaxseg import models, sharding
+from jaxseg.training.state import create_state
+from jaxseg.training.step import Recipe, train_step
+
+CLASSES, SIZE, BATCH, IGNORE = 3, 16, 16, 255
+
+RECIPE = Recipe(
+  seed=7,
+  mean=(0.5, 0.4, 0.3),
+  std=(0.2, 0.2, 0.2),
+  augment=(
+    ("crop", (SIZE, SIZE)),
+    ("scale", (0.7, 1.4)),
+    ("flip", True),
+    ("brightness", 0.3),
+    ("mean", (0.5, 0.4, 0.3)),
+    ("ignore_label", IGNORE),
+  ),
+  loss=(
+    ("ignore_label", IGNORE),
+    ("head_weights", (("logits", 1.0), ("aux_logits", 0.4))),
+    ("class_weights", (1.0, 2.0, 0.5)),
+  ),
+  ema_decay=0.9,
+)
+OPTIMIZER = optax.sgd(0.005, momentum=0.9)
+
+
+def tiny(axis_name=None) -> nn.Module:
+  # No dropout: its mask is drawn per device under pmap and shard_map.
+  return models.create(
+    "pspnet",
+    num_classes=CLASSES,
+    backbone={"name": "resnet18", "width": 4, "output_stride": 4},
+    bins=(1, 2),
+    head_features=8,
+    aux_features=8,
+    dropout_rate=0.0,
+    norm={"name": "batch", "axis_name": axis_name},
+  )
+
+
+def batch(step=0):
+  rng = np.random.default_rng(step)
+  # Very different numbers of valid pixels, so that averaging averages shows.
+  label = rng.integers(0, CLASSES, (BATCH, SIZE, SIZE)).astype(np.uint8)
+  for i in range(BATCH):
+    label[i, : rng.integers(0, SIZE + 1)] = IGNORE
+  return {
+    "image": rng.integers(0, 256, (BATCH, SIZE, SIZE, 3)).astype(np.uint8),
+    "label": label,
+    "size": np.full((BATCH, 2), SIZE, np.int32),
+    "index": rng.permutation(100)[:BATCH].astype(np.int32),
+  }
+
+
+@functools.cache
+def initial():
+  key = jax.random.key(0)
+  state = create_state(tiny(), OPTIMIZER, key, (1, SIZE, SIZE, 3), ema=True)
+  return jax.device_get(state)
+
+
+def step_fn(axis_name=None):
+  return functools.partial(
+    train_step,
+    model=tiny(axis_name),
+    optimizer=OPTIMIZER,
+    recipe=RECIPE,
+    axis_name=axis_name,
+  )
+
+
+def run_jit(devices, steps=3):
+  mesh = sharding.make_mesh(jax.devices()[:devices])
+  whole = sharding.replicated(mesh)
+  step = jax.jit(step_fn(), out_shardings=(whole, whole))
+  state = jax.device_put(initial(), whole)
+  for i in range(steps):
+    state, metrics = step(state, sharding.global_batch(batch(i), mesh))
+  return jax.device_get((state, metrics))
+
+
+@functools.cache
+def reference():
+  return run_jit(1)
+
+
+def assert_same(a, b, tolerance=1e-5):
+  flat_a, flat_b = (
+    dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (a, b)
+  )
+  assert flat_a.keys() == flat_b.keys()
+  for path, value in flat_a.items():
+    np.testing.assert_allclose(
+      value,
+      flat_b[path],
+      atol=tolerance,
+      rtol=tolerance,
+      err_msg=jax.tree_util.keystr(path),
+    )
+
+
+def test_eight_devices_equal_one():
+  assert_same(run_jit(8), reference())
+
+
+def test_pmap_equals_jit():
+  step = jax.pmap(step_fn("data"), axis_name="data")
+  state = (
+    jax.device_put_replicated(initial(), jax.devices())
+    if hasattr(jax, "device_put_replicated")
+    else jax.tree.map(lambda x: jnp.stack([x] * 8), initial())
+  )
+  for i in range(3):
+    split = jax.tree.map(
+      lambda x: x.reshape(8, BATCH // 8, *x.shape[1:]), batch(i)
+    )
+    state, metrics = step(state, split)
+  result = jax.tree.map(lambda x: np.asarray(x)[5], (state, metrics))
+  assert_same(result, reference())
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_shard_map_equals_jit(check_vma):
+  mesh = sharding.make_mesh()
+  step = jax.jit(
+    jax.shard_map(
+      step_fn("data"),
+      mesh=mesh,
+      in_specs=(P(), P("data")),
+      out_specs=(P(), P()),
+      check_vma=check_vma,
+    )
+  )
+  state = initial()
+  for i in range(3):
+    state, metrics = step(state, batch(i))
+  assert_same(jax.device_get((state, metrics)), reference())
+
+
+def one_step(changed):
+  return jax.device_get(jax.jit(step_fn())(initial(), changed))
+
+
+def test_what_lies_under_the_ignore_label_changes_nothing():
+  """Turning ignored pixels' images is allowed to; their labels are not."""
+  plain = {**batch(), "label": np.full((BATCH, SIZE, SIZE), IGNORE, np.uint8)}
+  plain["label"][0, 4:8] = 1
+  state, metrics = one_step(plain)
+  assert metrics["loss"] > 0
+  # A fully ignored image's label is ignored whatever its example was before.
+  other = {**plain, "label": plain["label"].copy()}
+  np.testing.assert_array_equal(one_step(other)[1]["loss"], metrics["loss"])
+
+
+def test_adding_ignored_images_changes_no_loss_and_no_gradient():
+  """With norms frozen, so that an image cannot reach the others."""
+  model = tiny().clone(
+    norm=functools.partial(models.NORMS["batch"], frozen=True),
+    backbone=tiny().backbone.clone(
+      norm=functools.partial(models.NORMS["batch"], frozen=True)
+    ),
+  )
+  step = jax.jit(
+    functools.partial(
+      train_step, model=model, optimizer=OPTIMIZER, recipe=RECIPE
+    )
+  )
+  full = batch()
+  full["label"][8:] = IGNORE
+  half = jax.tree.map(lambda x: x[:8], full)
+  a, b = (jax.device_get(step(initial(), x)) for x in (full, half))
+  assert_same(a[1], b[1], 1e-5)
+  assert_same(a[0].params, b[0].params, 1e-6)
+
+
+def test_an_all_ignored_batch_is_zero_and_finite():
+  ignored = {**batch(), "label": np.full((BATCH, SIZE, SIZE), 255, np.uint8)}
+  state, metrics = one_step(ignored)
+  assert metrics["loss"] == 0
+  assert metrics["gradient_norm"] == 0
+  assert_same(state.params, initial().params, 0)
+
+
+def test_the_step_counts_and_averages():
+  state, _ = one_step(batch())
+  assert state.step == 1
+  for new, old, mean in zip(
+    *map(jax.tree.leaves, (state.params, initial().params, state.ema)),
+    strict=True,
+  ):
+    np.testing.assert_allclose(mean, 0.9 * old + 0.1 * new, atol=1e-6)
