@@ -4,29 +4,23 @@ import functools
 import itertools
 from pathlib import Path
 import time
-from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
-import optax
 from tqdm import tqdm
 
-from jaxseg import data, sharding, weights
+from jaxseg import data, sharding
 from jaxseg.errors import UserError
-from jaxseg.evaluation import evaluate, inference
-from jaxseg.training import optimizers
-from jaxseg.training.checkpoints import (
-  Checkpoints,
-  create_model,
-  load_run,
-)
+from jaxseg.evaluation import evaluate
+from jaxseg.training.checkpoints import Checkpoints
 from jaxseg.training.interruption import Interruption
 from jaxseg.training.reports import Reports
-from jaxseg.training.state import TrainState, create_state
+from jaxseg.training.setup import initialise, start
+from jaxseg.training.state import TrainState
 from jaxseg.training.step import Recipe, train_step
+from jaxseg.training.validation import Validation
 from jaxseg.training.workdir import claim
 
 
@@ -67,7 +61,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
   batches = train_batches(config, mesh, start_step=first)
   batch = next(batches)
   step_fn = compile_step(config, model, optimizer, mesh, state, batch)
-  evaluation = Evaluation(config, model, mesh, reports)
+  validate = Validation(config, model, mesh, reports)
 
   scores, unread = None, None
   bar = tqdm(
@@ -89,6 +83,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
       bar.update()
 
       if step % config.train.log_every == 0 or step == last:
+        check_finite(config, unread)
         seconds = time.perf_counter() - started
         values = {key: float(value) for key, value in metrics.items()}
         values["learning_rate"] = float(
@@ -104,7 +99,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
       scores = None
       stop = interruption.agreed(step, config.train.log_every)
       if not stop and (step % config.train.eval_every == 0 or step == last):
-        scores = evaluation(state, step)
+        scores = validate(state, step)
         bar.write(f"step {step}: {evaluate.headline(scores)}")
         started, started_at = time.perf_counter(), step
       if stop or scores or step % config.train.checkpoint_every == 0:
@@ -117,61 +112,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
 
   checkpoints.close()
   if scores is None:
-    scores = evaluation(state, last)
+    scores = validate(state, last)
   reports.close()
   _say(evaluate.format_table(scores, config.data.class_names))
   _say(f"work directory: {workdir} (best: step {checkpoints.best_step()})")
   _say(f"picture: {reports.picture_path(last)}")
   return state
-
-
-def start(
-  config: ConfigDict, mesh: jax.sharding.Mesh
-) -> tuple[nn.Module, Any, optax.Schedule, TrainState]:
-  """Network, optimizer, learning rate, and a state born over the mesh."""
-  model = create_model(config)
-  key = jax.random.key(config.seed)
-  image_shape = (1, *config.augment.crop, 3)
-  variables = jax.eval_shape(
-    lambda: model.init(key, jnp.zeros(image_shape), train=False)
-  )
-  rate = optimizers.schedule(
-    config.schedule,
-    peak=config.optimizer.learning_rate,
-    steps=-(-config.train.steps // config.optimizer.accumulate),
-  )
-  optimizer = optimizers.create(config.optimizer, rate, variables["params"])
-  init = functools.partial(
-    create_state,
-    model,
-    optimizer,
-    key,
-    image_shape,
-    ema=config.optimizer.ema_decay > 0,
-  )
-  state = jax.jit(init, out_shardings=sharding.replicated(mesh))()
-  return model, optimizer, rate, state
-
-
-def initialise(
-  config: ConfigDict, model: nn.Module, state: TrainState, mesh
-) -> TrainState:
-  """Puts what `config.init` names into a fresh state."""
-  if not (config.init.model or config.init.backbone):
-    return state
-  variables = weights.initialise(
-    model,
-    {"params": state.params, "batch_stats": state.batch_stats},
-    model=config.init.model,
-    backbone=config.init.backbone,
-    skip=config.init.skip,
-    read_workdir=lambda path: load_run(path).variables,
-  )
-  variables = jax.device_put(variables, sharding.replicated(mesh))
-  ema = state.ema if state.ema is None else variables["params"]
-  return state.replace(
-    params=variables["params"], batch_stats=variables["batch_stats"], ema=ema
-  )
 
 
 def train_batches(config: ConfigDict, mesh, *, start_step: int):
@@ -216,61 +162,6 @@ def compile_step(
     f"{time.perf_counter() - started:.1f} s"
   )
   return compiled
-
-
-class Evaluation:
-  """Scores and pictures of a state on the evaluation split."""
-
-  def __init__(self, config: ConfigDict, model: nn.Module, mesh, reports):
-    self._config, self._mesh, self._reports = config, mesh, reports
-    self._examples = data.num_examples(config, config.data.eval_split)
-    self._eval_step = evaluate.make_eval_step(model, config, mesh)
-    self._predict = jax.jit(
-      inference.make_predict(model, config),
-      out_shardings=sharding.replicated(mesh),
-    )
-
-  def batches(self):
-    """Global batches of the whole split, padded to full ones."""
-    return sharding.device_batches(
-      data.eval_batches(
-        self._config,
-        self._config.data.eval_split,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-      ),
-      self._mesh,
-    )
-
-  def __call__(self, state: TrainState, step: int) -> dict[str, Any]:
-    """Evaluates, logs and draws; returns the scores."""
-    config = self._config
-    variables = state.variables()
-    scores = evaluate.evaluate(
-      self._eval_step,
-      variables,
-      self.batches(),
-      class_names=config.data.class_names,
-      absent=config.eval.absent,
-      total=-(-self._examples // config.eval.batch_size),
-    )
-    self._reports.scalars(step, config.data.eval_split, evaluate.flat(scores))
-    count = config.train.picture_count
-    batch = next(iter(self.batches()))
-    predictions = self._predict(variables, batch["image"])
-    images, labels = _first((batch["image"], batch["label"]), count)
-    predictions = np.asarray(predictions)[: len(images)]
-    if predictions.ndim == 1:  # A classifier's class fills the picture.
-      predictions = predictions[:, None, None]
-    self._reports.picture(
-      step, images, labels, np.broadcast_to(predictions, labels.shape)
-    )
-    return scores
-
-
-def _first(arrays, count: int):
-  """The first examples that this process holds of each global array."""
-  return [np.asarray(a.addressable_shards[0].data)[:count] for a in arrays]
 
 
 def check_finite(config: ConfigDict, unread) -> None:

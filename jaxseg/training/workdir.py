@@ -126,17 +126,19 @@ class MetricsLog:
     """Opens the log; lines after `resume_step` are dropped, to come again."""
     self._path = workdir / "metrics.jsonl"
     self._enabled = enabled
+    self._written = set()
     if enabled and self._path.exists():
-      kept = [
-        line
-        for line in self._path.read_text().splitlines(keepends=True)
-        if line.endswith("\n") and json.loads(line)["step"] <= resume_step
-      ]
-      write_atomically(self._path, "".join(kept))
+      # A line torn by a power cut has no end.
+      lines = self._path.read_text().splitlines(keepends=True)
+      whole = [json.loads(line) for line in lines if line.endswith("\n")]
+      kept = [line for line in whole if line["step"] <= resume_step]
+      self._written = {(line["step"], line["split"]) for line in kept}
+      text = "".join(json.dumps(line) + "\n" for line in kept)
+      write_atomically(self._path, text)
 
   def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
-    """Appends one line."""
-    if not self._enabled:
+    """Appends one line, unless it is there from before."""
+    if not self._enabled or (step, split) in self._written:
       return
     line = json.dumps({"step": step, "split": split, **scalars})
     try:
