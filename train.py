@@ -8,7 +8,7 @@ command continues an interrupted run from its last checkpoint.
 import re
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from jaxseg import errors, sharding
@@ -33,6 +33,7 @@ def main(argv: list[str]) -> None:
   sharding.start_processes(
     COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
   )
+  logging.set_verbosity(logging.WARNING)
   # Imported only now: nothing may touch a device before the processes join.
   from jaxseg.training import loop
 
