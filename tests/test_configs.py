@@ -21,7 +21,11 @@ def load(path: Path, arg: str):
   return module.get_config(arg), module
 
 
-def cases():
+def cases() -> list:
+  return list(_cases())
+
+
+def _cases():
   for path in FILES:
     _, module = load(path, "")
     for preset in configs.DATA_PRESETS:

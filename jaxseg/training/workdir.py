@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxseg.config import base
 from jaxseg.errors import UserError
 
 # Fields that may differ between two runs of one work directory, because the
@@ -74,6 +75,9 @@ def save_config(config: ConfigDict, workdir: Path) -> None:
 def load_config(workdir: Path) -> ConfigDict:
   """Reads `config.json`; lists become tuples again.
 
+  Fields younger than the file have their defaults, so that runs of earlier
+  versions can be read and continued.
+
   Raises:
     UserError: no such file, or it is not one of ours.
   """
@@ -86,7 +90,18 @@ def load_config(workdir: Path) -> ConfigDict:
     ) from None
   except (OSError, json.JSONDecodeError) as error:
     raise UserError(f"{path}: not a readable config.json: {error}") from None
-  return ConfigDict(_tuples(tree)).lock()
+  return ConfigDict(_merge(base().to_dict(), _tuples(tree))).lock()
+
+
+def _merge(defaults: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+  """`saved` over `defaults`; what a network's own file chose stays whole."""
+  whole = ("model", "heads")
+  return {
+    key: _merge(value, saved[key])
+    if isinstance(value, dict) and key in saved and key not in whole
+    else saved.get(key, value)
+    for key, value in {**saved, **defaults}.items()
+  }
 
 
 def _tuples(value: Any) -> Any:

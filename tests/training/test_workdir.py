@@ -56,6 +56,21 @@ def test_the_log_drops_what_comes_again(tmp_path):
   assert steps == [(1, 1.0), (2, 0.5), (3, 0.0)]
 
 
+def test_a_run_of_an_earlier_version_has_the_defaults(tmp_path):
+  config = base()
+  with config.unlocked():
+    config.model = {"name": "pspnet", "bins": (1,)}
+  workdirs.save_config(config, tmp_path)
+  path = tmp_path / "config.json"
+  tree = json.loads(path.read_text())
+  del tree["task"], tree["norm"]["frozen"]
+  path.write_text(json.dumps(tree))
+  loaded = workdirs.load_config(tmp_path)
+  assert loaded.task == "segmentation"
+  assert loaded.norm.frozen is False
+  assert loaded.model.to_dict() == {"name": "pspnet", "bins": (1,)}
+
+
 def test_a_missing_or_broken_config_is_one_line(tmp_path):
   with pytest.raises(UserError, match="config.json: no such file"):
     workdirs.load_config(tmp_path)
