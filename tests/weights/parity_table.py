@@ -1,0 +1,360 @@
+"""Every classification network against its PyTorch original, as a table.
+
+  python tests/weights/parity_table.py > table.md
+
+Each network is built in torchvision (or timm) without weights and filled with
+random ones: He-normal kernels, random biases and scales, and running
+statistics that are those of one random batch, disturbed, so that activations
+stay of order one through any depth. Its state dict is converted, and both
+networks read the same image, even in height and odd in width:
+
+- evaluation: max |difference| of the logits over max |logit|, float32;
+- training: the same for every parameter's gradient of a random projection of
+  all outputs, and for the updated running statistics. In float64, for in
+  float32 a rounding error may take the other side of a ReLU, and whole
+  gradients differ by per cents. Dropout and stochastic depth are off, since
+  the two frameworks draw different numbers.
+
+The tests next to this file run its functions.
+"""
+
+import contextlib
+import importlib.util
+import io
+import pathlib
+import re
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg import models, weights
+from jaxseg.weights import files
+
+CLASSES = 10
+SIZE = (64, 97)
+
+# Ours: the package, and their name.
+NETWORKS = {
+  "alexnet": ("torchvision", "alexnet"),
+  **{
+    f"vgg{n}{bn}": ("torchvision", f"vgg{n}{bn}")
+    for n in (11, 13, 16, 19)
+    for bn in ("", "_bn")
+  },
+  "googlenet": ("torchvision", "googlenet"),
+  **{
+    f"resnet{n}": ("torchvision", f"resnet{n}") for n in (18, 34, 50, 101, 152)
+  },
+  "resnext50_32x4d": ("torchvision", "resnext50_32x4d"),
+  "resnext101_32x8d": ("torchvision", "resnext101_32x8d"),
+  **{
+    f"densenet{n}": ("torchvision", f"densenet{n}")
+    for n in (121, 161, 169, 201)
+  },
+  "mobilenet_v2": ("torchvision", "mobilenet_v2"),
+  **{
+    f"efficientnet_b{n}": ("torchvision", f"efficientnet_b{n}")
+    for n in range(8)
+  },
+  **{f"se_resnet{n}": ("timm", f"seresnet{n}") for n in (50, 101, 152)},
+  "se_resnext50_32x4d": ("timm", "seresnext50_32x4d"),
+  **{f"xception{n}": ("timm", f"xception{n}") for n in (41, 65)},
+}
+
+# One of each family is compared in training too.
+TRAINED = (
+  "alexnet",
+  "vgg11",
+  "vgg11_bn",
+  "googlenet",
+  "resnet18",
+  "resnet50",
+  "resnext50_32x4d",
+  "densenet121",
+  "mobilenet_v2",
+  "efficientnet_b0",
+  "se_resnet50",
+  "xception41",
+)
+
+
+def import_original(package: str):
+  """torchvision or timm, also where torchvision's operators do not load.
+
+  The networks need none of its compiled operators; a file beside the
+  repository declares them, if there is one.
+  """
+  try:
+    return importlib.import_module(package)
+  except RuntimeError:
+    stub = (
+      pathlib.Path(__file__).parents[3] / "shared/tools/torchvision_cpu_stub.py"
+    )
+    if not stub.exists():
+      raise ImportError(
+        "torchvision's operators were built for another torch"
+      ) from None
+    for name in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
+      del sys.modules[name]
+    spec = importlib.util.spec_from_file_location(stub.stem, stub)
+    # Kept: what a library declares is gone when it is collected.
+    sys.modules[stub.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[stub.stem])
+    return importlib.import_module(package)
+
+
+def build_original(name: str):
+  """The original network, randomised, in evaluation mode."""
+  import torch
+
+  package, theirs = NETWORKS[name]
+  import_original("torchvision")
+  package = import_original(package)
+  with torch.device("meta"):
+    if package.__name__ == "timm":
+      model = package.create_model(theirs, num_classes=CLASSES)
+    else:
+      model = getattr(package.models, theirs)(num_classes=CLASSES)
+  torch.manual_seed(0)
+  model = model.to_empty(device="cpu")
+  randomise(model)
+  return model.eval()
+
+
+def randomise(model) -> None:
+  """Random parameters; running statistics of a random batch, disturbed."""
+  import torch
+
+  norms = []
+  with torch.no_grad():
+    for module in model.modules():
+      if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+        torch.nn.init.kaiming_normal_(module.weight)
+        if module.bias is not None:
+          module.bias.normal_(0, 0.1)
+      elif isinstance(module, torch.nn.BatchNorm2d):
+        norms.append((module, module.momentum))
+        module.weight.uniform_(0.5, 1.5)
+        module.bias.normal_(0, 0.3)
+        module.reset_running_stats()
+        module.momentum = 1.0
+      elif isinstance(module, torch.nn.Dropout):
+        module.p = 0.0
+      elif type(module).__name__ == "StochasticDepth":
+        module.p = 0.0
+    if norms:
+      model.train()(torch.randn(2, 3, *SIZE))
+    for module, momentum in norms:
+      module.momentum = momentum
+      spread = module.running_var.sqrt()
+      module.running_mean += 0.3 * spread * torch.randn_like(spread)
+      module.running_var *= torch.empty_like(spread).uniform_(0.5, 1.5)
+
+
+def convert(
+  name: str, state_dict, dtype: str = "float32"
+) -> tuple[nn.Module, dict]:
+  """Our network and its variables from the original's state dict."""
+  source, _ = NETWORKS[name]
+  fields = {}
+  if name.startswith("xception"):
+    # timm's momentum; ours is the authors' 0.9997.
+    fields["norm"] = {"name": "batch", "momentum": 0.9, "epsilon": 1e-3}
+  model = models.create(
+    "classifier",
+    num_classes=CLASSES,
+    backbone=name,
+    dtype=dtype,
+    param_dtype=dtype,
+    **fields,
+  )
+  with contextlib.redirect_stdout(io.StringIO()):
+    return model, weights.from_torch(model, state_dict, source)
+
+
+def relative(ours, theirs) -> float:
+  """max |ours - theirs| over max |theirs|."""
+  theirs = np.asarray(theirs)
+  return float(np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs)))
+
+
+def without_dropout(next_function, args, kwargs, context):
+  """An interceptor that makes every `nn.Dropout` the identity."""
+  if isinstance(context.module, nn.Dropout):
+    return args[0]
+  return next_function(*args, **kwargs)
+
+
+def outputs_of(original, image, *, train: bool) -> dict:
+  """Their outputs under our names, auxiliary heads included."""
+  import torch
+
+  seen = {}
+
+  def keep(key):
+    return lambda module, inputs, output: seen.update({key: output})
+
+  hooks = []
+  if hasattr(original, "aux1"):
+    for key, block, aux in (
+      ("aux_4a", original.inception4a, original.aux1),
+      ("aux_4d", original.inception4d, original.aux2),
+    ):
+      if train:
+        hooks.append(aux.register_forward_hook(keep(key)))
+      else:
+        # In evaluation the original leaves its auxiliary heads out.
+        hooks.append(
+          block.register_forward_hook(
+            lambda module, inputs, output, key=key, aux=aux: seen.update(
+              {key: aux(output)}
+            )
+          )
+        )
+  with contextlib.nullcontext() if train else torch.no_grad():
+    logits = original.train(train)(image)
+  for hook in hooks:
+    hook.remove()
+  return {"logits": getattr(logits, "logits", logits), **seen}
+
+
+def evaluation_difference(name: str, original) -> float:
+  """Largest relative difference of any output in evaluation mode."""
+  import torch
+
+  model, variables = convert(name, original.state_dict())
+  image = np.random.default_rng(1).standard_normal((1, *SIZE, 3), np.float32)
+  theirs = outputs_of(
+    original, torch.from_numpy(image.transpose(0, 3, 1, 2)), train=False
+  )
+  ours = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, image)
+  assert ours.keys() == theirs.keys()
+  return max(relative(ours[key], theirs[key].numpy()) for key in ours)
+
+
+def training_differences(name: str, original) -> tuple[float, float]:
+  """Largest relative differences of gradients and of running statistics."""
+  rng = np.random.default_rng(2)
+  image = rng.standard_normal((4, *SIZE, 3))
+  projection = rng.standard_normal((4, CLASSES))
+  original = original.double()
+  with jax.enable_x64():
+    model, variables = convert(name, original.state_dict(), "float64")
+    state = state_after_backward(original, image, projection)
+    _, expected = convert(name, state, "float64")
+
+    @jax.jit
+    def step(variables, image):
+      def loss(params):
+        with nn.intercept_methods(without_dropout):
+          outputs, updates = model.apply(
+            {**variables, "params": params},
+            image,
+            train=True,
+            mutable=["batch_stats"],
+          )
+        total = sum(jnp.sum(o * projection) for o in outputs.values())
+        return total, updates
+
+      return jax.grad(loss, has_aux=True)(variables["params"])
+
+    gradients, updates = jax.device_get(step(variables, image))
+  return (
+    largest_difference(gradients, expected["params"]),
+    largest_difference(updates.get("batch_stats", {}), expected["batch_stats"]),
+  )
+
+
+def state_after_backward(original, image, projection) -> dict:
+  """A state dict of gradients, and of running statistics as ours are."""
+  import torch
+
+  state = {k: v.clone() for k, v in original.state_dict().items()}
+  counts = count_values(original)
+  outputs = outputs_of(
+    original, torch.from_numpy(image.transpose(0, 3, 1, 2)), train=True
+  )
+  original.zero_grad()
+  weight = torch.from_numpy(projection)
+  sum((o * weight).sum() for o in outputs.values()).backward()
+  for key, value in original.named_parameters():
+    state[key] = value.grad
+  for key, (module, seen) in counts.items():
+    # Torch mixes in the unbiased variance, n / (n - 1) of ours.
+    m, n = module.momentum, seen[-1]
+    before = state[f"{key}.running_var"]
+    batch = (module.running_var - (1 - m) * before) / m * (n - 1) / n
+    state[f"{key}.running_var"] = (1 - m) * before + m * batch
+    state[f"{key}.running_mean"] = module.running_mean
+  return state
+
+
+def count_values(original) -> dict:
+  """For each norm, by name, how many values a channel had when last run."""
+  import torch
+
+  counts = {}
+  for key, module in original.named_modules():
+    if isinstance(module, torch.nn.BatchNorm2d):
+      seen = []
+      module.register_forward_hook(
+        lambda module, inputs, output, seen=seen: seen.append(
+          inputs[0].numel() // inputs[0].shape[1]
+        )
+      )
+      counts[key] = (module, seen)
+  return counts
+
+
+def largest_difference(ours, theirs) -> float:
+  """Over all arrays; an array that ought to be zero is held to the others.
+
+  A bias before a norm has no gradient but what rounding leaves.
+  """
+  ours, theirs = files.flatten(ours), files.flatten(theirs)
+  assert ours.keys() == theirs.keys()
+  scale = max((np.max(np.abs(v)) for v in theirs.values()), default=0)
+  differences = [
+    float(
+      np.max(np.abs(ours[key] - theirs[key]))
+      / max(np.max(np.abs(theirs[key])), 1e-2 * scale)
+    )
+    for key in theirs
+  ]
+  return max(differences, default=0.0)
+
+
+def row(name: str) -> str:
+  """One line of the table."""
+  package, theirs = NETWORKS[name]
+  original = build_original(name)
+  count = sum(p.numel() for p in original.parameters())
+  # The published number has 1000 classes.
+  shapes = [tuple(p.shape) for p in original.parameters()]
+  classifiers = [s[1] for s in shapes if len(s) == 2 and s[0] == CLASSES]
+  count += sum((1000 - CLASSES) * (width + 1) for width in classifiers)
+  version = re.match(r"\d+\.\d+", import_original(package).__version__)[0]
+  evaluation = f"{evaluation_difference(name, original):.1e}"
+  gradients = ""
+  if name in TRAINED:
+    gradients = f"{training_differences(name, original)[0]:.1e}"
+  return (
+    f"| `{name}` | {count:,} | {package} {version} `{theirs}` | {evaluation} "
+    f"| {gradients} |"
+  )
+
+
+def main() -> None:
+  print(
+    "| architecture | parameters | source | max abs. Δ eval | Δ gradients |"
+  )
+  print("|---|---:|---|---:|---:|")
+  for name in NETWORKS:
+    print(row(name), flush=True)
+
+
+if __name__ == "__main__":
+  main()
