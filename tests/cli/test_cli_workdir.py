@@ -1,0 +1,94 @@
+"""evaluate and predict from a work directory alone; the two agree."""
+
+import json
+import shutil
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from jaxseg import cli, data, sharding
+from jaxseg.config import with_data
+from jaxseg.training import loop
+from jaxseg.training.checkpoints import Checkpoints
+from jaxseg.training.workdir import save_config
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_folder, tmp_path_factory):
+  """A work directory with two checkpoints; the first is the best."""
+  c = with_data("folder")
+  with c.unlocked():
+    c.model = {
+      "name": "pspnet",
+      "backbone": {"name": "resnet18", "width": 4},
+      "bins": (1, 2),
+      "head_features": 8,
+      "aux_features": 8,
+    }
+  c.data.update(path=str(tiny_folder), loader="resident", canvas=(24, 32))
+  c.augment.crop = (16, 24)
+  c.train.batch_size = c.eval.batch_size = 8
+  c = data.resolve(c)
+  workdir = tmp_path_factory.mktemp("run")
+  save_config(c, workdir)
+  _, _, _, state = loop.start(c, sharding.make_mesh())
+  # Logits of another sign make another network.
+  classifier = state.params["head"]["classifier"]
+  flipped = {**classifier, "kernel": -classifier["kernel"]}
+  head = {**state.params["head"], "classifier": flipped}
+  other = state.replace(
+    step=state.step + 9, params={**state.params, "head": head}
+  )
+  checkpoints = Checkpoints(workdir, keep_last=1)
+  checkpoints.save(state, {"miou": 0.5})
+  checkpoints.save(other, {"miou": 0.1})
+  checkpoints.close()
+  return workdir
+
+
+def evaluate(workdir, capsys, *options):
+  assert cli.main(["evaluate", f"--workdir={workdir}", "--json", *options]) == 0
+  return json.loads(capsys.readouterr().out)
+
+
+def test_predicted_files_score_what_evaluate_says(
+  trained, tiny_folder, tmp_path, capsys
+):
+  scores = evaluate(trained, capsys)
+  assert scores["step"] == 0 and scores["images"] == 5
+  assert (
+    cli.main(
+      [
+        "predict",
+        f"--workdir={trained}",
+        f"--output={tmp_path}",
+        str(tiny_folder / "images" / "val"),
+      ]
+    )
+    == 0
+  )
+  confusion = np.zeros((3, 3), int)
+  for path in sorted((tiny_folder / "masks" / "val").iterdir()):
+    truth, ids = (
+      np.asarray(Image.open(p)) for p in (path, tmp_path / path.name)
+    )
+    keep = truth != 255
+    np.add.at(confusion, (truth[keep], ids[keep]), 1)
+  np.testing.assert_array_equal(scores["confusion"], confusion)
+  np.testing.assert_allclose(
+    scores["pixel_accuracy"], np.trace(confusion) / confusion.sum()
+  )
+
+
+def test_a_run_may_move_and_its_checkpoints_be_chosen(
+  trained, tmp_path, capsys
+):
+  moved = shutil.copytree(trained, tmp_path / "elsewhere")
+  last = evaluate(moved, capsys, "--checkpoint=last")
+  assert last["step"] == 9
+  assert last == evaluate(moved, capsys, "--checkpoint=9")
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(["evaluate", f"--workdir={moved}", "--checkpoint=5"])
+  assert exit_.value.code == 2
+  assert "no checkpoint of step 5" in capsys.readouterr().err
