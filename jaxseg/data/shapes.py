@@ -1,25 +1,26 @@
 """`shapes`: the data set that jaxseg draws itself, so that nothing need load.
 
-The idea: a scene of overlapping figures that a network can only label by
-looking at *form*, *texture* and *surroundings*. Every colour is drawn from
-one distribution, whatever the class, so a pixel by itself says nothing;
-figures grow to most of the picture, so the inside of a large disc looks like
-the inside of a large square to whoever sees 15 pixels; and a disc that lies
-on a square is another class ("core") than a disc that lies anywhere else.
+The idea: scenes that can be labelled only by looking at form, texture and
+surroundings. Every colour is drawn from one distribution whatever the class,
+so a pixel by itself says nothing; figures grow to most of the picture, so the
+inside of a large disc looks like the inside of a large square to whoever sees
+15 pixels of it; and the same disc is one class on the ground and another on a
+square.
 
-| class      | what it is                                                 |
-|------------|------------------------------------------------------------|
-| background | what is behind, with its clutter: thin outlines and specks |
-| disc       | a plain disc on the background                             |
-| square     | a plain square, with or without a core                     |
-| ring       | an annulus; the class behind shows through its hole        |
-| bar        | a long thin bar, lying over whatever it crosses            |
-| striped    | a disc or square with stripes                              |
-| checked    | a disc or square with checks                               |
-| core       | a plain disc that lies on a square                         |
+| class      | what it is                                                   |
+|------------|--------------------------------------------------------------|
+| background | mottled ground, with its clutter: specks, strokes, outlines  |
+| disc       | a plain disc                                                 |
+| square     | a plain square                                               |
+| ring       | a plain ring; what lies behind shows through its hole        |
+| bar        | a long thin bar, over whatever it crosses                    |
+| striped    | a disc or square with stripes                                |
+| checked    | a disc or square with checks                                 |
+| core       | a plain disc that lies on a plain square                     |
 
-A one-pixel border around each figure is ignored. Example (split, index) is
-a pure function of these two; nothing is stored and nothing is shared.
+Figures hide parts of each other and cast shadows; light, blur and noise differ
+from scene to scene. A border of one pixel around each figure is ignored.
+Example (split, index) is a pure function of the two: nothing is stored.
 """
 
 from collections.abc import Callable
@@ -55,147 +56,195 @@ _BACKGROUND, _DISC, _SQUARE, _RING, _BAR, _STRIPED, _CHECKED, _CORE = range(8)
 _SPLIT_KEYS = {"train": 0, "val": 1}
 _Y, _X = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float32)
 
+# How often each is tried, and its least radius: stripes, checks and cores
+# need room. The largest radius is 27, nine times the least.
+_CHOICES = {
+  _DISC: (1.0, 3.0),
+  _SQUARE: (0.8, 4.0),
+  _RING: (1.2, 6.0),
+  _STRIPED: (1.0, 8.0),
+  _CHECKED: (1.0, 8.0),
+  _CORE: (1.5, 11.0),
+}
+_LARGEST = 27.0
+_ODDS = np.array([odds for odds, _ in _CHOICES.values()])
+_ODDS = np.cumsum(_ODDS / _ODDS.sum())
+
+# Signed distance to an outline, inside < 0, in the figure's own coordinates.
+Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
 
 @dataclasses.dataclass(frozen=True)
 class _Figure:
-  """A class, where it lies, and its signed distance (inside < 0)."""
+  """One figure: its class, its place, and its outline of reach `radius`."""
 
   label: int
   x: float
   y: float
   radius: float
   angle: float
-  distance: Callable[[np.ndarray, np.ndarray], np.ndarray]
+  distance: Distance
 
-  def local(self, dx: float = 0.0, dy: float = 0.0):
-    """Coordinates along the figure's own axes, shifted by (dx, dy)."""
-    u, v = _X - np.float32(self.x + dx), _Y - np.float32(self.y + dy)
+  def window(self, margin: float) -> tuple[slice, slice]:
+    """The part of the picture it can touch."""
+    reach = self.radius + margin
+    return tuple(
+      slice(int(max(at - reach, 0)), int(max(at + reach + 2, 0)))
+      for at in (self.y, self.x)
+    )
+
+  def local(self, window, shift=(0.0, 0.0)) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates along its own axes, of the figure moved by `shift`."""
+    u = _X[window] - np.float32(self.x + shift[0])
+    v = _Y[window] - np.float32(self.y + shift[1])
     cos, sin = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
     return cos * u + sin * v, cos * v - sin * u
 
 
-def _disc(radius: float):
-  return lambda u, v: np.hypot(u, v) - np.float32(radius)
+def _disc(radius: float) -> Distance:
+  return lambda u, v: np.sqrt(u * u + v * v) - np.float32(radius)
 
 
-def _square(radius: float):
-  half = np.float32(radius * 0.86)
-  return lambda u, v: np.maximum(np.abs(u), np.abs(v)) - half
-
-
-def _ring(radius: float, width: float):
+def _ring(radius: float, width: float) -> Distance:
   middle, half = np.float32(radius - width / 2), np.float32(width / 2)
-  return lambda u, v: np.abs(np.hypot(u, v) - middle) - half
+  return lambda u, v: np.abs(np.sqrt(u * u + v * v) - middle) - half
 
 
-def _bar(length: float, width: float):
-  half_length, half = np.float32(length / 2), np.float32(width / 2)
-  return lambda u, v: np.maximum(np.abs(u) - half_length, np.abs(v) - half)
+def _box(length: float, width: float) -> Distance:
+  a, b = np.float32(length / 2), np.float32(width / 2)
+  return lambda u, v: np.maximum(np.abs(u) - a, np.abs(v) - b)
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-  return float(low * (high / low) ** rng.random())
+def _square(radius: float) -> Distance:
+  return _box(radius * 2**0.5, radius * 2**0.5)
 
 
-def _colour(rng: np.random.Generator, *others: np.ndarray) -> np.ndarray:
-  """A colour that can be told from `others`."""
-  for _ in range(20):
-    colour = rng.random(3, dtype=np.float32)
-    if all(np.abs(colour - other).max() > 0.3 for other in others):
-      break
-  return colour
+def _between(rng: np.random.Generator, low: float, high: float) -> float:
+  """Uniform."""
+  return low + (high - low) * rng.random()
 
 
-def _figures(rng: np.random.Generator) -> list[_Figure]:
-  """Chooses what is in the scene, from the back to the front."""
+def _size(rng: np.random.Generator, low: float, high: float) -> float:
+  """Log-uniform: as many small ones as large ones."""
+  return low * (high / low) ** rng.random()
+
+
+def _other(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
+  """A colour that differs from `colour` in every channel.
+
+  Turned by a quarter to three quarters of a circle: uniform if `colour` is.
+  """
+  turn = rng.random(3, dtype=np.float32) / 2 + np.float32(0.25)
+  return (colour + turn) % 1
+
+
+def _figure(rng: np.random.Generator, label: int, *place) -> list[_Figure]:
+  """What is drawn for `label` at `place`: x, y, radius, angle."""
+  x, y, radius, angle = place
+  if label == _RING:
+    width = max(4.0, radius * _between(rng, 0.3, 0.5))
+    return [_Figure(label, *place, _ring(radius, width))]
+  if label == _CORE:
+    inner = radius * _between(rng, 0.35, 0.5)
+    return [
+      _Figure(_SQUARE, *place, _square(radius)),
+      _Figure(_CORE, x, y, inner, angle, _disc(inner)),
+    ]
+  square = label == _SQUARE or (label != _DISC and rng.random() < 0.5)
+  outline = _square(radius) if square else _disc(radius)
+  return [_Figure(label, *place, outline)]
+
+
+def _scene(rng: np.random.Generator) -> list[_Figure]:
+  """Chooses what is in the picture, from the back to the front."""
   figures: list[_Figure] = []
-  for _ in range(int(rng.integers(2, 7))):
-    label = int(rng.choice([_DISC, _SQUARE, _RING, _STRIPED, _CHECKED, _CORE]))
-    smallest = {_DISC: 3.0, _SQUARE: 3.5, _RING: 5.0, _CORE: 9.0}
-    for _ in range(10):
-      radius = _log_uniform(rng, smallest.get(label, 6.0), 26.0)
-      x, y = rng.random(2) * (SIZE[1], SIZE[0])
+  height, width = SIZE
+  for i in range(3 + int(6 * rng.random())):
+    choice = int(np.searchsorted(_ODDS, rng.random()))
+    label, (_, least) = list(_CHOICES.items())[choice]
+    # Two large ones first: later there is no room for them.
+    radius = _size(rng, max(least, 12.0) if i < 2 else least, _LARGEST)
+    for _ in range(8):
+      x, y = width * rng.random(), height * rng.random()
       if all(
-        np.hypot(x - f.x, y - f.y) > 0.8 * (radius + f.radius) for f in figures
+        (x - f.x) ** 2 + (y - f.y) ** 2 > (0.85 * (radius + f.radius)) ** 2
+        for f in figures
       ):
+        angle = np.pi * rng.random()
+        figures += _figure(rng, label, x, y, radius, angle)
         break
-    else:
-      continue
-    angle = float(rng.random() * np.pi)
-    place = (float(x), float(y), radius, angle)
-    if label == _RING:
-      width = max(3.5, radius * (0.25 + 0.2 * rng.random()))
-      figures.append(_Figure(label, *place, _ring(radius, width)))
-    elif label == _CORE:
-      figures.append(_Figure(_SQUARE, *place, _square(radius)))
-      inner = radius * (0.35 + 0.3 * rng.random())
-      figures.append(_Figure(_CORE, *place[:2], inner, angle, _disc(inner)))
-    else:
-      square = label == _SQUARE or (label != _DISC and rng.random() < 0.5)
-      outline = _square(radius) if square else _disc(radius)
-      figures.append(_Figure(label, *place, outline))
-  for _ in range(int(rng.integers(0, 3))):
-    x, y = rng.random(2) * (SIZE[1], SIZE[0])
-    length = _log_uniform(rng, 16.0, 64.0)
-    bar = _bar(length, 3.5 + 2.0 * rng.random())
-    angle = float(rng.random() * np.pi)
-    figures.append(_Figure(_BAR, float(x), float(y), 3.0, angle, bar))
+  for _ in range(int(3 * rng.random())):
+    length = _size(rng, 20.0, 80.0)
+    bar = _box(length, _between(rng, 4.0, 6.0))
+    x, y = width * rng.random(), height * rng.random()
+    figures.append(_Figure(_BAR, x, y, length / 2, np.pi * rng.random(), bar))
   return figures
 
 
-def _paint(rng, image, figure: _Figure, background: np.ndarray, light):
-  """Lays one figure, its texture and its shadow over `image`."""
-  distance = figure.distance(*figure.local(*light))
-  shadow = np.clip(0.5 - distance / 4, 0, 1)[..., None]
-  image = image * (1 - np.float32(0.35) * shadow)
-  u, v = figure.local()
-  first = _colour(rng, background)
-  second = _colour(rng, background, first)
-  period = np.float32(rng.uniform(4.0, 8.0))
-  phase = 2 * np.pi * rng.random(2)
-  wave = 2 * np.float32(np.pi) / period
-  if figure.label == _STRIPED:
-    mix = np.sin(wave * u + np.float32(phase[0]))
-  elif figure.label == _CHECKED:
-    mix = np.sin(wave * u + np.float32(phase[0]))
-    mix *= np.sin(wave * v + np.float32(phase[1]))
-  else:
-    mix = None
-  colour = first
-  if mix is not None:
-    mix = np.clip(0.5 + 2 * mix, 0, 1)[..., None]
-    colour = first + (second - first) * mix
-  cover = np.clip(0.5 - figure.distance(u, v), 0, 1)[..., None]
-  return image + (colour - image) * cover
+def _texture(rng, label: int, first, second, u, v) -> np.ndarray:
+  """Colours at (u, v): two of them in stripes or checks, or one."""
+  if label not in (_STRIPED, _CHECKED):
+    return first
+  wave = np.float32(2 * np.pi / _between(rng, 4.5, 8.0))
+  mix = np.sin(wave * u + np.float32(2 * np.pi * rng.random()))
+  if label == _CHECKED:
+    mix *= np.sin(wave * v + np.float32(2 * np.pi * rng.random()))
+  return first + (second - first) * np.clip(0.5 + 2 * mix, 0, 1)[..., None]
 
 
-def _clutter(rng, image, background: np.ndarray):
-  """Specks and thin outlines, all of them background."""
-  for _ in range(int(rng.integers(2, 7))):
-    x, y = rng.random(2) * (SIZE[1], SIZE[0])
-    colour = _colour(rng, background)
-    kind = rng.integers(3)
-    angle = float(rng.random() * np.pi)
-    if kind == 0:
-      distance = _disc(0.5 + rng.random())
-    elif kind == 1:
-      distance = _ring(_log_uniform(rng, 3.0, 20.0), 1.0)
-    else:
-      distance = _bar(_log_uniform(rng, 3.0, 20.0), 1.0)
-    mark = _Figure(0, float(x), float(y), 0.0, angle, distance)
-    cover = np.clip(0.5 - distance(*mark.local()), 0, 1)[..., None]
-    image = image + (colour - image) * cover
-  return image
+def _paint(rng, image, label, figure: _Figure, behind, light) -> np.ndarray:
+  """Lays one figure and its shadow over `image`, and its class over `label`.
+
+  Returns:
+    The figure's colour, another than the one `behind`.
+  """
+  window = figure.window(margin=4.0)
+  part = image[window]
+  shadow = figure.distance(*figure.local(window, light))
+  part *= 1 - np.float32(0.35) * np.clip(0.5 - shadow / 4, 0, 1)[..., None]
+  u, v = figure.local(window)
+  colour = _other(rng, behind)
+  colours = _texture(rng, figure.label, colour, _other(rng, colour), u, v)
+  distance = figure.distance(u, v)
+  part += (colours - part) * np.clip(0.5 - distance, 0, 1)[..., None]
+  label[window][distance < 0.5] = IGNORE_LABEL
+  label[window][distance < -0.5] = figure.label
+  return colour
 
 
-def _blur(image: np.ndarray, amount: float) -> np.ndarray:
-  """A [w, 1 - 2 w, w] blur along both axes."""
-  w = np.float32(amount)
+def _smooth(image: np.ndarray, amount: float) -> np.ndarray:
+  """Blurs both axes by the weights [amount, 1 - 2 amount, amount]."""
   for axis in (0, 1):
-    before = np.roll(image, 1, axis)
-    after = np.roll(image, -1, axis)
-    image = image * (1 - 2 * w) + (before + after) * w
+    sides = np.roll(image, 1, axis) + np.roll(image, -1, axis)
+    image = image * np.float32(1 - 2 * amount) + sides * np.float32(amount)
   return image
+
+
+def _ground(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+  """Mottled, with clutter; and the colour in the middle of it."""
+  height, width = SIZE
+  grain = rng.random((height // 2, width // 2, 1), dtype=np.float32) - 0.5
+  grain = _smooth(_smooth(grain.repeat(2, 0).repeat(2, 1), 0.25), 0.25)
+  # A zigzag of a uniform phase is uniform, however the grain moves it.
+  phase = 2 * rng.random(3, dtype=np.float32)
+  depth = rng.uniform(0.5, 1.0, 3).astype(np.float32)
+  image = np.abs((phase + grain * depth) % 2 - 1)
+  ground = np.abs(phase % 2 - 1)
+  for _ in range(2 + int(5 * rng.random())):
+    size = _size(rng, 3.0, 20.0)
+    marks = (_disc(_between(rng, 0.5, 1.5)), _ring(size, 1.0), _box(size, 1.0))
+    mark = _Figure(
+      _BACKGROUND,
+      width * rng.random(),
+      height * rng.random(),
+      size,
+      np.pi * rng.random(),
+      marks[int(3 * rng.random())],
+    )
+    window = mark.window(margin=1.0)
+    cover = np.clip(0.5 - mark.distance(*mark.local(window)), 0, 1)
+    image[window] += (_other(rng, ground) - image[window]) * cover[..., None]
+  return image, ground
 
 
 def draw(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -209,20 +258,17 @@ def draw(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     The image, uint8 `[h, w, 3]`, and its label, uint8 `[h, w]`.
   """
   rng = np.random.Generator(np.random.PCG64([_SPLIT_KEYS[split], index]))
-  background = rng.random(3, dtype=np.float32)
-  ramp = rng.uniform(-0.3, 0.3, 2).astype(np.float32)
-  image = np.broadcast_to(background, (*SIZE, 3))
-  image = _clutter(rng, image, background)
-  label = np.zeros(SIZE, np.uint8)
+  image, ground = _ground(rng)
+  label = np.full(SIZE, _BACKGROUND, np.uint8)
   turn = 2 * np.pi * rng.random()
-  light = (2 * float(np.cos(turn)), 2 * float(np.sin(turn)))
-  for figure in _figures(rng):
-    image = _paint(rng, image, figure, background, light)
-    distance = figure.distance(*figure.local())
-    label[distance < -0.5] = figure.label
-    label[np.abs(distance) <= 0.5] = IGNORE_LABEL
-  shade = 1 + ramp[0] * (_X / SIZE[1] - 0.5) + ramp[1] * (_Y / SIZE[0] - 0.5)
-  image = _blur(image * shade[..., None], 0.25 * rng.random())
-  noise = rng.standard_normal((*SIZE, 3), dtype=np.float32)
-  image = image + noise * np.float32(0.02 + 0.05 * rng.random())
+  light = (2 * np.cos(turn), 2 * np.sin(turn))
+  colour = ground
+  for figure in _scene(rng):
+    behind = colour if figure.label == _CORE else ground
+    colour = _paint(rng, image, label, figure, behind, light)
+  slope = [np.float32(_between(rng, -0.3, 0.3)) for _ in range(2)]
+  shade = 1 + slope[0] * (_X / SIZE[1] - 0.5) + slope[1] * (_Y / SIZE[0] - 0.5)
+  image = _smooth(image * shade[..., None], _between(rng, 0.0, 0.2))
+  noise = rng.standard_normal(image.shape, dtype=np.float32)
+  image += noise * np.float32(_between(rng, 0.01, 0.04))
   return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8), label
