@@ -102,14 +102,20 @@ def test_large_images_stay_viewable(size):
   assert picture.width <= 3 * (pictures.MAX_SIDE + 2 * pictures.GAP)
 
 
-def test_sheet_shows_truth_in_the_palette():
+def test_sheet_shows_truth_and_prediction_in_the_palette():
   picture, _, labels = sheet((256, 256), n=1)
-  pixels = np.asarray(picture)
-  top, left = pictures.LINE + pictures.GAP, 2 * pictures.GAP + 256
-  truth = pixels[top : top + 256, left : left + 256]
-  valid = labels[0] != IGNORE
+  pixels = np.asarray(picture).astype(int)
+  top, width = pictures.LINE + pictures.GAP, 256 + pictures.GAP
+  truth, predicted = (
+    pixels[top : top + 256, pictures.GAP + i * width :][:, :256] for i in (1, 2)
+  )
+  valid, colours = labels[0] != IGNORE, np.array(PALETTE)
+  expected = colours[ids((1, 256, 256), seed=3)[0]]
+  np.testing.assert_array_equal(truth[valid], colours[labels[0][valid]])
+  np.testing.assert_array_equal(predicted[valid], expected[valid])
+  # Where truth is striped the prediction shines through.
   np.testing.assert_array_equal(
-    truth[valid], np.array(PALETTE)[labels[0][valid]]
+    predicted[~valid], (truth[~valid] + expected[~valid]) // 2
   )
 
 
