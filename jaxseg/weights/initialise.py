@@ -30,7 +30,7 @@ def initialise(
   model: str = "",
   backbone: str = "",
   skip: Iterable[str] = (),
-  source: str = "torchvision",
+  source: str | None = None,
   read_workdir: Callable[[str], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
   """Replaces freshly drawn variables by those in files.
@@ -41,7 +41,7 @@ def initialise(
     model: weights of the whole network; "" is none.
     backbone: weights of its backbone, loaded after `model`; "" is none.
     skip: regular expressions on parameter paths, such as "head".
-    source: whose names a PyTorch file has.
+    source: whose names a PyTorch file has; None is whoever has the network.
     read_workdir: gives the variables kept in a work directory.
 
   Returns:
@@ -92,7 +92,8 @@ def _read(path: str, read_workdir) -> files.Flat:
     return files.read_file(path)
   if read_workdir is None:
     raise UserError(f"{path}: is a directory; expected a weight file")
-  return files.flatten(read_workdir(path))
+  flat = files.flatten(read_workdir(path))
+  return {name: np.asarray(value) for name, value in flat.items()}
 
 
 def _from_converted(network, wanted, flat, field, label, skipped):

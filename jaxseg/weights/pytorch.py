@@ -30,7 +30,7 @@ LEAVES = {
 def from_torch(
   model: nn.Module,
   state_dict: Mapping[str, Any],
-  source: str = "torchvision",
+  source: str | None = "torchvision",
   *,
   skip: Iterable[str] = (),
   in_channels: int = 3,
@@ -78,7 +78,7 @@ def fill_from_torch(
   backbone: nn.Module,
   expected: Mapping[str, Any],
   state_dict: Mapping[str, Any],
-  source: str,
+  source: str | None,
   *,
   label: str,
   skip: Callable[[str], bool],

@@ -67,30 +67,27 @@ def _look_up(rows: Rows, path: str) -> str | None:
   return None
 
 
-def table_of(backbone: nn.Module, source: str) -> Table:
-  """The names that `source` gives to the modules of `backbone`.
+def table_of(backbone: nn.Module, source: str | None = None) -> Table:
+  """The names that `source`, or the first that has it, gives to `backbone`.
 
   Raises:
     UserError: an unknown source, or one that does not have this network.
   """
-  if source not in SOURCES:
+  having = [name for name in SOURCES if type(backbone) in SOURCES[name]]
+  if source not in (None, *SOURCES):
     raise unknown_name("source of weights", source, SOURCES)
-  tables = SOURCES[source]
-  if type(backbone) not in tables:
-    having = [name for name in SOURCES if type(backbone) in SOURCES[name]]
+  if source not in (None, *having) or not having:
     raise UserError(
       f"source={source!r} has no {type(backbone).__name__}; "
-      + (f"take {having}" if having else "no source has it")
+      + (f"expected {' or '.join(having)}" if having else "none has it")
     )
-  return tables[type(backbone)](backbone)
+  return SOURCES[source or having[0]][type(backbone)](backbone)
 
 
 def first_path(backbone: nn.Module | None) -> str:
   """Our path of the convolution that reads the image; "" if unknown."""
-  for tables in SOURCES.values():
-    if type(backbone) in tables:
-      return tables[type(backbone)](backbone).first
-  return ""
+  known = any(type(backbone) in tables for tables in SOURCES.values())
+  return table_of(backbone).first if known else ""
 
 
 def conv_norm(ours: str, conv, norm) -> Rows:

@@ -1,0 +1,60 @@
+"""python -m jaxseg convert."""
+
+import numpy as np
+import pytest
+
+from jaxseg import cli, weights
+
+
+@pytest.fixture
+def resnet18_file(tmp_path):
+  """A full-width ResNet-18 of two classes, zeros, under PyTorch's names."""
+  import importlib.util
+  import pathlib
+
+  path = pathlib.Path(__file__).with_name("conftest.py")
+  spec = importlib.util.spec_from_file_location("weights_conftest", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  shapes = module.resnet18_shapes(64, 2)
+  path = tmp_path / "theirs.npz"
+  np.savez(path, **{n: np.zeros(s, np.float32) for n, s in shapes.items()})
+  return str(path)
+
+
+def test_convert_writes_what_init_reads(resnet18_file, tmp_path, capsys):
+  out = tmp_path / "resnet18.safetensors"
+  cli.main(
+    ["convert", "--model=resnet18", "--num_classes=2", resnet18_file, str(out)]
+  )
+  # torchvision's 11,689,512 with 1000 classes: 998 * 513 less.
+  assert "11,177,538 of 11,177,538 parameters" in capsys.readouterr().out
+  assert "stem" in weights.load(out)["params"]["backbone"]
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--model=resnet18"], "leave 'head' fresh"),
+    (["--model=resnet19"], "did you mean 'resnet18'"),
+    (["--model=resnet18", "--source=tensorflow"], "known: timm, torchvision"),
+  ],
+)
+def test_errors_are_one_line_and_write_nothing(
+  resnet18_file, tmp_path, capsys, arguments, message
+):
+  out = tmp_path / "out.npz"
+  with pytest.raises(SystemExit) as caught:
+    cli.main(["convert", *arguments, resnet18_file, str(out)])
+  assert caught.value.code == 2
+  lines = capsys.readouterr().err.splitlines()
+  assert lines[-1].startswith("error: ") and message in lines[-1]
+  assert not out.exists()
+
+
+def test_skip_leaves_out_the_head(resnet18_file, tmp_path):
+  out = tmp_path / "out.npz"
+  cli.main(
+    ["convert", "--model=resnet18", "--skip=head", resnet18_file, str(out)]
+  )
+  assert list(weights.load(out)["params"]) == ["backbone"]

@@ -1,0 +1,151 @@
+"""What config.init does to a fresh network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import models, weights
+from jaxseg.errors import UserError
+
+SMALL = {"name": "resnet18", "width": 4}
+CONV7 = {**SMALL, "stem": "conv7", "output_stride": 8}
+
+
+@pytest.fixture(scope="module")
+def network():
+  return models.create(
+    "pspnet",
+    num_classes=3,
+    backbone=CONV7,
+    bins=(1,),
+    head_features=4,
+    aux_features=4,
+  )
+
+
+@pytest.fixture(scope="module")
+def fresh(network):
+  """Distinct arrays of the right shapes; drawing real ones takes longer."""
+  rng = np.random.default_rng(1)
+  return jax.tree.map(
+    lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32),
+    shapes(network),
+  )
+
+
+def shapes(network):
+  image = jnp.zeros((1, 33, 33, 3))
+  return jax.eval_shape(
+    lambda: network.init(jax.random.key(0), image, train=False)
+  )
+
+
+@pytest.fixture
+def converted(classifier, state_dict, tmp_path):
+  """A converted classification network's file."""
+  path = tmp_path / "resnet18.npz"
+  weights.save(path, weights.from_torch(classifier, state_dict))
+  return str(path)
+
+
+@pytest.fixture
+def raw(state_dict, tmp_path):
+  """The same weights under PyTorch's names."""
+  path = tmp_path / "raw.npz"
+  np.savez(path, **state_dict)
+  return str(path)
+
+
+def stem(variables):
+  return variables["params"]["backbone"]["stem"]["conv"]["kernel"]
+
+
+@pytest.mark.parametrize("kind", ["classifier", "backbone alone", "raw"])
+def test_backbone(
+  network, fresh, converted, raw, state_dict, tmp_path, kind, capsys
+):
+  path = {"classifier": converted, "raw": raw}.get(kind)
+  if path is None:
+    path = str(tmp_path / "backbone.safetensors")
+    whole = weights.load(converted)
+    weights.save(path, {name: whole[name]["backbone"] for name in whole})
+  variables = weights.initialise(network, fresh, backbone=path)
+  assert jax.tree.structure(variables) == jax.tree.structure(dict(fresh))
+  np.testing.assert_array_equal(
+    stem(variables), state_dict["conv1.weight"].transpose(2, 3, 1, 0)
+  )
+  np.testing.assert_array_equal(
+    variables["batch_stats"]["backbone"]["stem"]["norm"]["var"],
+    state_dict["bn1.running_var"],
+  )
+  for room in ("head", "aux_head", "pyramid"):
+    assert_equal(variables["params"][room], fresh["params"][room])
+  assert "100 of 100 arrays" in capsys.readouterr().out
+
+
+def assert_equal(ours, theirs):
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_model_from_a_file_and_from_a_work_directory(network, fresh, tmp_path):
+  other = jax.tree.map(lambda a: a + 1, fresh)
+  weights.save(tmp_path / "w.npz", other)
+  assert_equal(
+    weights.initialise(network, fresh, model=str(tmp_path / "w.npz")), other
+  )
+  seen = []
+
+  def read_workdir(path):
+    seen.append(path)
+    return other
+
+  assert_equal(
+    weights.initialise(
+      network, fresh, model=str(tmp_path), read_workdir=read_workdir
+    ),
+    other,
+  )
+  assert seen == [str(tmp_path)]
+
+
+def test_another_class_count_with_skip(network, fresh, tmp_path):
+  other = jax.tree.map(lambda a: a + 1, fresh)
+  for room in ("head", "aux_head"):
+    other["params"][room]["classifier"] = {
+      "kernel": np.zeros((1, 1, 4, 21)),
+      "bias": np.zeros(21),
+    }
+  path = str(tmp_path / "w.npz")
+  weights.save(path, other)
+  with pytest.raises(UserError, match="4 mis-shaped"):
+    weights.initialise(network, fresh, model=path)
+  variables = weights.initialise(
+    network, fresh, model=path, skip=("head/classifier",)
+  )
+  assert_equal(
+    variables["params"]["head"]["classifier"],
+    fresh["params"]["head"]["classifier"],
+  )
+  np.testing.assert_array_equal(stem(variables), stem(other))
+
+
+def test_nothing_asked_changes_nothing(network, fresh):
+  assert_equal(weights.initialise(network, fresh), dict(fresh))
+
+
+def test_a_backbone_that_cannot_be_loaded_is_an_error(
+  network, fresh, converted, tmp_path
+):
+  bare = {"params": {"head": {"kernel": jnp.zeros((2, 2))}}}
+  other = models.create("pspnet", num_classes=3, backbone={**SMALL})
+  for error, module, variables, fields in [
+    ("no backbone of its own", network, bare, {}),
+    ("leaves nothing to load", network, fresh, {"skip": ("^backbone/",)}),
+    ("no such weight file", network, fresh, {"backbone": "missing.npz"}),
+    ("is a directory", network, fresh, {"backbone": str(tmp_path)}),
+    # PSPNet's own deep stem has three convolutions, the file one.
+    ("missing", other, shapes(other), {}),
+  ]:
+    with pytest.raises(UserError, match=error):
+      weights.initialise(module, variables, **{"backbone": converted, **fields})
