@@ -2,12 +2,13 @@
 
 Step s is an index like any other: its examples follow from the order, their
 records are read at random access, so a resumed run reads nothing of what lies
-behind it. A batch is read by one call into ArrayRecord's C++ reader and
-decoded at once; several batches are under way at a time.
+behind it. The records of a batch are read one by one and decoded at once;
+several batches are under way at a time.
 """
 
 from collections.abc import Iterator
 import functools
+import weakref
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,24 @@ from jaxseg.data import builders, order
 from jaxseg.data.placement import Recipe
 
 _FOREVER = np.iinfo(np.int64).max
+
+
+class Batches:
+  """Iterates over a data set whose threads end before the interpreter does.
+
+  They call Python; a thread that did so during shutdown would crash or
+  complain. The finalizer runs when this object or the program ends.
+  """
+
+  def __init__(self, dataset: tf.data.Dataset):
+    self._holder = [dataset.as_numpy_iterator()]
+    weakref.finalize(self, self._holder.clear)
+
+  def __iter__(self):
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    return next(self._holder[0])
 
 
 class Store:
@@ -54,7 +73,9 @@ class Store:
 
     def read(step):
       index = choose(int(step))
-      found = records.__getitems__([int(i) for i in index if i >= 0])
+      # One by one: the batched call starts a pool of Python threads each time,
+      # which also complains when the interpreter ends.
+      found = [records[int(i)] for i in index if i >= 0]
       return np.array(found, object), index
 
     def load(step):
@@ -65,7 +86,7 @@ class Store:
     batches = steps.map(
       load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    return batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    return Batches(batches.prefetch(tf.data.AUTOTUNE))
 
   def _decode(self, records, index) -> dict[str, tf.Tensor]:
     """Serialised examples to arrays; padding where index is -1."""

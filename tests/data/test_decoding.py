@@ -40,8 +40,7 @@ def test_masks_are_read_as_ids(tmp_path, mode):
   top = {"1": 2, "I;16": 1000, "I": 70000}.get(mode, 256)
   ids = np.random.default_rng(0).integers(0, top, (5, 7))
   if mode == "P":
-    mask = Image.fromarray(ids.astype(np.uint8), "L")
-    mask = mask.copy()
+    mask = Image.fromarray(ids.astype(np.uint8))
     mask.putpalette(bytes(range(255, -1, -1)) * 3)
     assert mask.mode == "P"
   elif mode == "1":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxseg import data
-from jaxseg.data import order, sources
+from jaxseg.data import order, shapes, sources
 from jaxseg.errors import UserError
 
 LOADERS = ("tfdata", "resident")
@@ -169,6 +169,41 @@ def test_indivisible_batch(resolved, loader):
     data.train_batches(config, process_count=3)
   with pytest.raises(UserError, match="eval.batch_size=4 .* 3, 6"):
     data.eval_batches(config, "val", process_count=3)
+
+
+def test_shapes_from_both_loaders(configure, monkeypatch):
+  monkeypatch.setattr(shapes, "SPLIT_SIZES", {"train": 5, "val": 3})
+  both = []
+  for loader in LOADERS:
+    config = data.resolve(configure(name="shapes", loader=loader))
+    assert config.data.class_names == shapes.CLASS_NAMES
+    batches = take(data.train_batches(config), 2)
+    both.append(batches + take(data.eval_batches(config, "val"), 9))
+  assert_same(*both)
+  image, label = shapes.draw("val", 2)
+  np.testing.assert_array_equal(both[0][-1]["image"][2], image)
+  np.testing.assert_array_equal(both[0][-1]["label"][2], label)
+
+
+def test_tfdata_ends_in_silence(folder, tmp_path):
+  """Threads that still read ahead must not complain when the program ends."""
+  program = f"""
+from jaxseg import data
+from jaxseg.config import with_data
+config = with_data("folder")
+config.data.update(
+  path={str(folder())!r}, canvas=(16, 16), prepared={str(tmp_path / "p")!r}
+)
+config = data.resolve(config)
+batches = data.train_batches(config)
+next(batches)
+others = data.eval_batches(config, "val")
+next(others)
+"""
+  ended = subprocess.run([sys.executable, "-c", program], capture_output=True)
+  assert ended.returncode == 0
+  [line] = ended.stderr.decode().splitlines()
+  assert line.startswith("preparing folder once, in ")
 
 
 def test_resident_needs_no_tensorflow(folder, tmp_path):
