@@ -43,7 +43,7 @@ STAGES = (
 )
 
 
-def round_width(features: float) -> int:
+def round_width(features: int | float) -> int:
   """The nearest multiple of 8 that is not below 90 % of `features`."""
   rounded = max(8, int(features + 4) // 8 * 8)
   return rounded if rounded >= 0.9 * features else rounded + 8
