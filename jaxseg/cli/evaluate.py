@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
   if args.json:
     print(json.dumps({**about, **_plain(scores)}, allow_nan=False))
   else:
-    print(_heading(about, config.eval.absent))
+    print(_heading(about, config.task))
     print(evaluate.format_table(scores, config.data.class_names))
 
 
@@ -106,14 +106,15 @@ def _about(workdir: str, trained: Run, split: str) -> dict[str, Any]:
   }
 
 
-def _heading(about: dict[str, Any], absent: str) -> str:
+def _heading(about: dict[str, Any], task: str) -> str:
   height, width = about["canvas"]
+  scored = "images" if task == "classification" else "every pixel"
   return "\n".join(
     [
       f"{about['model']} of {about['workdir']}, step {about['step']}, on "
       f"{about['dataset']}/{about['split']}: {about['images']} images",
-      f"  scored at {height}x{width} pixels; applied {about['inference']}",
-      f"  a class that occurs nowhere: {metrics.ABSENT[absent]}",
+      f"  {scored} at {height}x{width}; applied {about['inference']}",
+      f"  a class that occurs nowhere: {metrics.ABSENT[about['absent']]}",
       "",
     ]
   )

@@ -50,6 +50,11 @@ def run(args: argparse.Namespace) -> int:
   unreadable: list[UserError] = []
   if todo:
     trained = load_run(args.workdir, args.checkpoint)
+    if trained.config.task == "classification":
+      raise UserError(
+        f"{args.workdir} classifies whole images, so it has no masks to write; "
+        "expected the run of a segmentation network"
+      )
     options.override(trained.config, args)
     predict = make_predictor(trained)
     palette = trained.config.data.palette

@@ -219,8 +219,16 @@ def _in_windows(network, image, how: Inference):
     p += jax.lax.dynamic_slice(total, corner, p.shape)
     return jax.lax.dynamic_update_slice(total, p, corner), None
 
-  classes = jax.eval_shape(network, image).shape[-1]
-  total = jnp.zeros((*image.shape[:3], classes), jnp.float32)
+  part = jax.ShapeDtypeStruct(
+    (image.shape[0], *window, image.shape[3]), image.dtype
+  )
+  output = jax.eval_shape(network, part)
+  if output.ndim == 2:
+    raise UserError(
+      "eval.mode='sliding' is for networks that label pixels; this one "
+      "classifies images, use 'whole'"
+    )
+  total = jnp.zeros((*image.shape[:3], output.shape[-1]), jnp.float32)
   # One compiled window, however many there are.
   total, _ = jax.lax.scan(add, total, jnp.asarray(starts))
   return _log(total / seen)[:, :height, :width]

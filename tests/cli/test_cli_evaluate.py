@@ -72,7 +72,7 @@ def test_table_says_how_it_was_made(score, capsys):
   out = capsys.readouterr().out
   for words in (
     "step 7, on folder/val: 5 images",
-    "24x32 pixels",
+    "every pixel at 24x32",
     "sliding 64x64",
     "scales 0.5, 1",
     "mirrored too",

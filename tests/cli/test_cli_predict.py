@@ -210,6 +210,14 @@ def test_names_are_as_short_as_tells_them_apart(paths, names):
   assert predict.unique_names([Path(p) for p in paths]) == names
 
 
+def test_a_classifier_has_no_masks_to_write(segment, run, tmp_path, capsys):
+  run.config.task = "classification"
+  with pytest.raises(SystemExit) as exit_:
+    segment(write(tmp_path / "in" / "a.png"))
+  assert exit_.value.code == 2
+  assert "classifies whole images" in capsys.readouterr().err
+
+
 def test_prediction_needs_no_tensorflow():
   code = (
     "import sys\n"

@@ -10,13 +10,16 @@ import pytest
 
 from jaxseg import config as configs
 from jaxseg.errors import UserError
+from jaxseg.evaluation import inference
 from jaxseg.evaluation.inference import (
   Inference,
+  ids_at_size,
   make_predict,
   make_predict_logits,
   predict_logits,
   window_starts,
 )
+from jaxseg.layers.resize import resize_bilinear
 
 CLASSES = 3
 
@@ -157,6 +160,20 @@ def test_flip_makes_it_symmetric():
   )
 
 
+def test_a_classifier_is_not_applied_in_windows():
+  class Classifier(nn.Module):
+    @nn.compact
+    def __call__(self, image, *, train):
+      return {"logits": image.mean(axis=(1, 2))}
+
+  image = jnp.ones((2, 12, 16, 3))
+  how = {"scales": (1.0, 0.5), "flip": True}
+  got = run(Classifier(), {}, image, **how)
+  np.testing.assert_allclose(softmax(got), np.full((2, 3), 1 / 3), atol=1e-6)
+  with pytest.raises(UserError, match="use 'whole'"):
+    run(Classifier(), {}, image, mode="sliding", window=(6, 6), **how)
+
+
 def test_impossible_class_stays_finite():
   """A probability that underflows to 0 has a finite logarithm."""
   model, variables, image = setup()
@@ -177,6 +194,30 @@ def test_configured_prediction_normalises_bytes():
   ids = make_predict(model, c)(variables, jnp.asarray(image))
   assert ids.dtype == jnp.int32
   np.testing.assert_array_equal(ids, np.asarray(got).argmax(axis=-1))
+
+
+@pytest.mark.parametrize("size", [(9, 7), (23, 7), (4, 30), (40, 50), (1, 1)])
+@pytest.mark.parametrize("stripe", [1, 2**20])
+def test_ids_at_another_size_are_those_of_resized_logits(
+  size, stripe, monkeypatch
+):
+  """Whatever the stripes; against the layer, which equals torch's."""
+  monkeypatch.setattr(inference, "STRIPE", stripe)
+  logits = np.random.default_rng(0).normal(size=(9, 7, 4)).astype(np.float32)
+  resized = resize_bilinear(
+    jnp.asarray(logits)[None], size, align_corners=False
+  )[0]
+  got = ids_at_size(logits, size)
+  assert got.dtype == np.uint8
+  np.testing.assert_array_equal(got, np.asarray(resized).argmax(axis=-1))
+
+
+def test_many_classes_need_wide_ids():
+  logits = np.zeros((2, 3, 300), np.float32)
+  logits[..., 299] = 1
+  for size in ((2, 3), (4, 4)):
+    got = ids_at_size(logits, size)
+    assert got.dtype == np.uint16 and (got == 299).all()
 
 
 def test_windows_have_the_size_of_the_training_crop():
