@@ -9,6 +9,9 @@ import argparse
 from collections.abc import Sequence
 import importlib
 import sys
+import warnings
+
+from absl import logging
 
 from jaxseg.errors import exit_on_user_error, unknown_name
 
@@ -41,8 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   module.add_arguments(parser)
+  args = parser.parse_args(rest)
+  # The libraries' own remarks are not about the user's command.
+  logging.set_verbosity(logging.ERROR)
+  warnings.filterwarnings("ignore", module="orbax")
   try:
-    return module.run(parser.parse_args(rest)) or 0
+    return module.run(args) or 0
   except KeyboardInterrupt:
     return 130  # What a shell says of a command ended by Ctrl-C.
 

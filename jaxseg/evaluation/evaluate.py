@@ -108,7 +108,8 @@ def evaluate(
     desc="evaluate",
     unit="batch",
     total=total,
-    disable=not progress or jax.process_index() != 0,
+    # None: only where a person is looking.
+    disable=None if progress and jax.process_index() == 0 else True,
     leave=False,
     dynamic_ncols=True,
   )
@@ -175,7 +176,8 @@ def format_table(scores: Scores, class_names: Sequence[str]) -> str:
   heads = ("IoU", "accuracy", "share")
 
   def line(name, cells):
-    return f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells)
+    text = f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells)
+    return text.rstrip()
 
   rule = "-" * (width + 12 * len(keys))
   rows = [
