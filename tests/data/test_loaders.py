@@ -202,8 +202,9 @@ next(others)
 """
   ended = subprocess.run([sys.executable, "-c", program], capture_output=True)
   assert ended.returncode == 0
-  [line] = ended.stderr.decode().splitlines()
-  assert line.startswith("preparing folder once, in ")
+  lines = ended.stderr.decode()
+  assert lines.startswith("preparing folder once, in ")
+  assert "Error" not in lines and "Traceback" not in lines
 
 
 def test_resident_needs_no_tensorflow(folder, tmp_path):
