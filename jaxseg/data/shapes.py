@@ -1,11 +1,11 @@
 """`shapes`: the data set that jaxseg draws itself, so that nothing need load.
 
 The idea: scenes that can be labelled only by looking at form, texture and
-surroundings. Every colour is drawn from one distribution whatever the class,
-so a pixel by itself says nothing; figures grow to most of the picture, so the
-inside of a large disc looks like the inside of a large square to whoever sees
-15 pixels of it; and the same disc is one class on the ground and another on a
-square.
+surroundings. The ground is dull and figures are vivid, but the colours of all
+figures come from one distribution, so a pixel by itself does not tell which;
+figures grow to most of the picture, so the inside of a large disc looks like
+the inside of a large square to whoever sees 15 pixels of it; and the same disc
+is one class on the ground and another on a square.
 
 | class      | what it is                                                   |
 |------------|--------------------------------------------------------------|
@@ -57,14 +57,14 @@ _SPLIT_KEYS = {"train": 0, "val": 1}
 _Y, _X = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float32)
 
 # How often each is tried, and its least radius: stripes, checks and cores
-# need room. The largest radius is 27, nine times the least.
+# need room. The largest radius is 27, eight times the least.
 _CHOICES = {
-  _DISC: (1.0, 3.0),
-  _SQUARE: (0.8, 4.0),
-  _RING: (1.2, 6.0),
-  _STRIPED: (1.0, 8.0),
-  _CHECKED: (1.0, 8.0),
-  _CORE: (1.5, 11.0),
+  _DISC: (1.2, 3.3),
+  _SQUARE: (1.2, 4.5),
+  _RING: (1.4, 8.0),
+  _STRIPED: (1.3, 8.0),
+  _CHECKED: (1.2, 8.0),
+  _CORE: (1.5, 13.0),
 }
 _LARGEST = 27.0
 _ODDS = np.array([odds for odds, _ in _CHOICES.values()])
@@ -125,8 +125,8 @@ def _between(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _size(rng: np.random.Generator, low: float, high: float) -> float:
-  """Log-uniform: as many small ones as large ones."""
-  return low * (high / low) ** rng.random()
+  """Between log-uniform and more large ones than small ones."""
+  return low * (high / low) ** rng.random() ** 0.6
 
 
 def _other(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
@@ -138,11 +138,31 @@ def _other(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
   return (colour + turn) % 1
 
 
+def _place(rng: np.random.Generator) -> tuple[float, float]:
+  """A centre, not too near the edge of the picture."""
+  x, y = _between(rng, 0.12, 0.88), _between(rng, 0.12, 0.88)
+  return SIZE[1] * x, SIZE[0] * y
+
+
+def _dull(colour: np.ndarray) -> np.ndarray:
+  """The same brightness, hardly any hue."""
+  grey = colour.mean(axis=-1, keepdims=True)
+  return grey + (colour - grey) * np.float32(0.25)
+
+
+def _vivid(colour: np.ndarray) -> np.ndarray:
+  """The same hue, saturated."""
+  low, high = colour.min(), colour.max()
+  spread = (colour - low) / max(high - low, np.float32(1e-3))
+  dark, bright = np.float32(0.3) * low, 0.7 + np.float32(0.3) * high
+  return (dark + spread * (bright - dark)).astype(np.float32)
+
+
 def _figure(rng: np.random.Generator, label: int, *place) -> list[_Figure]:
   """What is drawn for `label` at `place`: x, y, radius, angle."""
   x, y, radius, angle = place
   if label == _RING:
-    width = max(4.0, radius * _between(rng, 0.3, 0.5))
+    width = max(5.0, radius * _between(rng, 0.3, 0.5))
     return [_Figure(label, *place, _ring(radius, width))]
   if label == _CORE:
     inner = radius * _between(rng, 0.35, 0.5)
@@ -159,23 +179,23 @@ def _scene(rng: np.random.Generator) -> list[_Figure]:
   """Chooses what is in the picture, from the back to the front."""
   figures: list[_Figure] = []
   height, width = SIZE
-  for i in range(3 + int(6 * rng.random())):
+  for i in range(3 + int(4 * rng.random())):
     choice = int(np.searchsorted(_ODDS, rng.random()))
     label, (_, least) = list(_CHOICES.items())[choice]
     # Two large ones first: later there is no room for them.
     radius = _size(rng, max(least, 12.0) if i < 2 else least, _LARGEST)
     for _ in range(8):
-      x, y = width * rng.random(), height * rng.random()
+      x, y = _place(rng)
       if all(
-        (x - f.x) ** 2 + (y - f.y) ** 2 > (0.85 * (radius + f.radius)) ** 2
+        (x - f.x) ** 2 + (y - f.y) ** 2 > (0.95 * (radius + f.radius)) ** 2
         for f in figures
       ):
         angle = np.pi * rng.random()
         figures += _figure(rng, label, x, y, radius, angle)
         break
   for _ in range(int(3 * rng.random())):
-    length = _size(rng, 20.0, 80.0)
-    bar = _box(length, _between(rng, 4.0, 6.0))
+    length = _size(rng, 30.0, 80.0)
+    bar = _box(length, _between(rng, 6.0, 10.0))
     x, y = width * rng.random(), height * rng.random()
     figures.append(_Figure(_BAR, x, y, length / 2, np.pi * rng.random(), bar))
   return figures
@@ -185,7 +205,7 @@ def _texture(rng, label: int, first, second, u, v) -> np.ndarray:
   """Colours at (u, v): two of them in stripes or checks, or one."""
   if label not in (_STRIPED, _CHECKED):
     return first
-  wave = np.float32(2 * np.pi / _between(rng, 4.5, 8.0))
+  wave = np.float32(2 * np.pi / _between(rng, 5.0, 8.0))
   mix = np.sin(wave * u + np.float32(2 * np.pi * rng.random()))
   if label == _CHECKED:
     mix *= np.sin(wave * v + np.float32(2 * np.pi * rng.random()))
@@ -201,10 +221,11 @@ def _paint(rng, image, label, figure: _Figure, behind, light) -> np.ndarray:
   window = figure.window(margin=4.0)
   part = image[window]
   shadow = figure.distance(*figure.local(window, light))
-  part *= 1 - np.float32(0.35) * np.clip(0.5 - shadow / 4, 0, 1)[..., None]
+  part *= 1 - np.float32(0.25) * np.clip(0.5 - shadow / 4, 0, 1)[..., None]
   u, v = figure.local(window)
-  colour = _other(rng, behind)
-  colours = _texture(rng, figure.label, colour, _other(rng, colour), u, v)
+  colour = _vivid(_other(rng, behind))
+  second = _vivid(_other(rng, colour))
+  colours = _texture(rng, figure.label, colour, second, u, v)
   distance = figure.distance(u, v)
   part += (colours - part) * np.clip(0.5 - distance, 0, 1)[..., None]
   label[window][distance < 0.5] = IGNORE_LABEL
@@ -227,10 +248,11 @@ def _ground(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
   grain = _smooth(_smooth(grain.repeat(2, 0).repeat(2, 1), 0.25), 0.25)
   # A zigzag of a uniform phase is uniform, however the grain moves it.
   phase = 2 * rng.random(3, dtype=np.float32)
-  depth = rng.uniform(0.5, 1.0, 3).astype(np.float32)
+  depth = rng.uniform(0.1, 0.5, 3).astype(np.float32)
   image = np.abs((phase + grain * depth) % 2 - 1)
   ground = np.abs(phase % 2 - 1)
-  for _ in range(2 + int(5 * rng.random())):
+  image, ground = _dull(image), _dull(ground)
+  for _ in range(1 + int(4 * rng.random())):
     size = _size(rng, 3.0, 20.0)
     marks = (_disc(_between(rng, 0.5, 1.5)), _ring(size, 1.0), _box(size, 1.0))
     mark = _Figure(
