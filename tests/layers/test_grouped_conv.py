@@ -1,0 +1,67 @@
+"""Grouped convolution on CPU equals XLA's own operator."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg.layers.conv import convolve, symmetric_padding
+
+
+@pytest.mark.parametrize(
+  "strides, dilation, padding",
+  [
+    (1, 1, None),
+    (2, 1, None),
+    (1, 2, None),
+    (2, 3, "SAME"),
+    (2, 1, "VALID"),
+    (2, 1, ((0, 2), (1, 0))),
+  ],
+)
+@pytest.mark.parametrize(
+  "groups, features, dtype",
+  [
+    (6, 6, "float32"),
+    (6, 12, "float32"),
+    (2, 4, "float32"),
+    (6, 6, "bfloat16"),
+  ],
+)
+def test_equals_xla(groups, features, dtype, strides, dilation, padding):
+  """Depthwise, depthwise with a multiplier, grouped; values and gradients."""
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(2, 9, 12, 6)), dtype)
+  kernel = jnp.asarray(rng.normal(size=(3, 3, 6 // groups, features)), dtype)
+
+  def ours(x, kernel):
+    return convolve(
+      x,
+      kernel,
+      strides=strides,
+      dilation=dilation,
+      padding=padding,
+      groups=groups,
+    )
+
+  def xla(x, kernel):
+    pads = symmetric_padding(3, dilation) if padding is None else padding
+    return jax.lax.conv_general_dilated(
+      x,
+      kernel,
+      (strides, strides),
+      pads,
+      rhs_dilation=(dilation, dilation),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      feature_group_count=groups,
+    )
+
+  def with_gradients(f):
+    y, pull = jax.vjp(f, x, kernel)
+    return y, *pull(jnp.cos(jnp.arange(y.size, dtype=dtype)).reshape(y.shape))
+
+  tolerance = 1e-5 if dtype == "float32" else 0.05
+  for got, want in zip(with_gradients(ours), with_gradients(xla), strict=True):
+    assert got.dtype == want.dtype and got.shape == want.shape
+    got, want = (np.asarray(v, np.float32) for v in (got, want))
+    np.testing.assert_allclose(got, want, atol=tolerance * np.abs(want).max())

@@ -1,0 +1,211 @@
+"""The classifier trains: overfitting, gradients of every head, its noise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxseg import losses, models
+from jaxseg.backbones.efficientnet import MBConv
+from jaxseg.layers.conv import ConvNormAct
+from jaxseg.layers.squeeze_excite import SqueezeExcite
+
+SMALL = {
+  "alexnet": {"name": "alexnet", "widths": (4, 4, 4, 4, 4)},
+  "vgg": {"name": "vgg11_bn", "width": 2},
+  "googlenet": {"name": "googlenet", "width_div": 16},
+  "resnet": {"name": "resnet18", "width": 8, "stage_sizes": (1, 1, 1, 1)},
+  "densenet": {
+    "name": "densenet121",
+    "block_sizes": (1, 1, 1, 1),
+    "growth": 8,
+    "stem_features": 16,
+  },
+  "mobilenet_v2": {
+    "name": "mobilenet_v2",
+    "stages": tuple((2, 8, 1, stride) for stride in (1, 2, 2, 2, 2)),
+  },
+}
+
+
+def create(family, num_classes=4, **fields):
+  return models.create(
+    "classifier", num_classes=num_classes, backbone=SMALL[family], **fields
+  )
+
+
+def examples(count, side, classes=4):
+  """Noise under labels that say nothing about it: only memory helps."""
+  rng = np.random.default_rng(0)
+  image = rng.normal(size=(count, side, side, 3)).astype(np.float32)
+  return jnp.asarray(image), jnp.asarray(rng.integers(0, classes, count))
+
+
+def quick_jit(f):
+  """Compiles fast, runs slowly."""
+  return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.mark.parametrize("family", ["resnet", "densenet"])
+def test_overfits_32_images(family):
+  """100 % in evaluation mode, with the running statistics."""
+  model = create(family)
+  image, label = examples(32, 32)
+  variables = quick_jit(lambda key: model.init(key, image, train=False))(
+    jax.random.key(0)
+  )
+  optimizer = optax.adam(0.01)
+
+  @quick_jit
+  def step(variables, state):
+    def loss_fn(params):
+      outputs, updates = model.apply(
+        {**variables, "params": params},
+        image,
+        train=True,
+        mutable=["batch_stats"],
+      )
+      total, weight = losses.softmax_cross_entropy(
+        outputs["logits"], label, ignore_label=255
+      )
+      return total / weight, updates
+
+    grads, updates = jax.grad(loss_fn, has_aux=True)(variables["params"])
+    delta, state = optimizer.update(grads, state)
+    params = optax.apply_updates(variables["params"], delta)
+    return {"params": params, **updates}, state
+
+  state = optimizer.init(variables["params"])
+  for _ in range(60):
+    variables, state = step(variables, state)
+  logits = quick_jit(lambda v: model.apply(v, image, train=False)["logits"])(
+    variables
+  )
+  assert jnp.mean(logits.argmax(-1) == label) == 1.0
+
+
+@pytest.mark.parametrize("family", ["alexnet", "vgg", "googlenet"])
+def test_every_parameter_of_the_heads_gets_a_gradient(family):
+  """From the sum of all outputs' losses, image labels and all."""
+  model = create(family, head_features=None if family == "googlenet" else 8)
+  image, label = examples(2, 64)
+  shapes = jax.eval_shape(
+    lambda key: model.init(key, image, train=False), jax.random.key(0)
+  )
+  rng = np.random.default_rng(0)
+
+  def draw(leaf):
+    if leaf.ndim > 1:
+      value = rng.normal(size=leaf.shape) * np.prod(leaf.shape[:-1]) ** -0.5
+    else:  # Positive biases, scales and variances: no unit is dead.
+      value = rng.uniform(0.5, 1.5, leaf.shape)
+    return jnp.asarray(value, leaf.dtype)
+
+  variables = jax.tree.map(draw, shapes)
+  trunk = variables["params"].pop("backbone")
+
+  def loss_fn(heads):
+    outputs = model.apply(
+      {**variables, "params": {"backbone": trunk, **heads}}, image, train=False
+    )
+    total, weight = losses.heads_loss(
+      outputs,
+      label,
+      head_weights=dict.fromkeys(outputs, 1.0),
+      ignore_label=255,
+    )
+    return total / weight
+
+  grads = quick_jit(jax.grad(loss_fn))(variables["params"])
+  for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+    assert np.isfinite(grad).all(), jax.tree_util.keystr(path)
+    assert np.abs(grad).max() > 0, jax.tree_util.keystr(path)
+
+
+def test_bfloat16_keeps_float32_parameters_and_logits():
+  for family in SMALL:
+    model = create(family, dtype="bfloat16")
+    outputs, variables = jax.eval_shape(
+      lambda key, model=model: model.init_with_output(
+        key, jnp.zeros((1, 64, 64, 3)), train=False
+      ),
+      jax.random.key(0),
+    )
+    for leaf in jax.tree.leaves((outputs, variables)):
+      assert leaf.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", ["vgg16", "alexnet", "efficientnet_b0"])
+def test_dropout_follows_its_key_and_rests_in_evaluation(name):
+  model = models.create("classifier", num_classes=3, backbone=name)
+  c5 = jnp.ones((2, 7, 7, 4))
+  head = models.classifier.paper_head(model.backbone, c5, conv=ConvNormAct)(
+    3, features=16
+  )
+  variables = head.init(jax.random.key(0), c5, train=False)
+
+  def train(seed):
+    return head.apply(
+      variables,
+      c5,
+      train=True,
+      rngs={"dropout": jax.random.key(seed)},
+      mutable=["batch_stats"],
+    )[0]
+
+  first, again, other = train(0), train(0), train(1)
+  assert (first == again).all()
+  assert (first != other).any()
+  head.apply(variables, c5, train=False)  # Needs no key.
+
+
+def test_published_dropout_rates():
+  """Of the last dropout: torchvision's, and 1 - keep_prob of TensorFlow's."""
+  rates = {
+    "alexnet": 0.5,
+    "vgg16": 0.5,
+    "googlenet": 0.2,
+    "resnet18": 0.0,
+    "densenet121": 0.0,
+    "mobilenet_v2": 0.2,
+    "xception41": 0.5,
+    "efficientnet_b0": 0.2,
+    "efficientnet_b3": 0.3,
+    "efficientnet_b4": 0.4,
+    "efficientnet_b7": 0.5,
+  }
+  for name, rate in rates.items():
+    backbone = models.create("classifier", num_classes=2, backbone=name)
+    head = models.classifier.paper_head(
+      backbone.backbone, jnp.zeros((1, 1, 1, 8)), conv=ConvNormAct
+    )
+    assert head(2).dropout_rate == rate, name
+
+
+def test_stochastic_depth_skips_whole_examples():
+  """A survivor's branch is divided by its survival probability."""
+  block = MBConv(
+    features=4,
+    expansion=2,
+    kernel_size=3,
+    strides=1,
+    dilation=1,
+    drop_rate=0.25,
+    residual=True,
+    conv=lambda *args, **kwargs: ConvNormAct(*args, **kwargs, norm=None),
+    squeeze_excite=SqueezeExcite,
+  )
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(400, 4, 4, 4)))
+  rngs = {"dropout": jax.random.key(1)}
+  variables = quick_jit(lambda key: block.init(key, x, train=False))(
+    jax.random.key(0)
+  )
+  branch = quick_jit(lambda v: block.apply(v, x, train=False) - x)(variables)
+  y = quick_jit(lambda v: block.apply(v, x, train=True, rngs=rngs))(variables)
+  skipped = jnp.all(y == x, axis=(1, 2, 3))
+  # Binomial(400, 1/4): four standard deviations are 35.
+  assert abs(int(skipped.sum()) - 100) < 35
+  np.testing.assert_allclose(
+    y[~skipped], (x + branch / 0.75)[~skipped], atol=1e-5
+  )
