@@ -1,0 +1,318 @@
+"""PSPNet and its ResNets: published counts and sizes, semseg's arithmetic."""
+
+import functools
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import backbones, models
+from jaxseg.errors import UserError
+from jaxseg.layers.conv import ConvNormAct
+from jaxseg.layers.norm import BatchNorm
+from jaxseg.models.pspnet import Head, PyramidPooling
+
+# hszhao/semseg, model/pspnet.py: (layers, classes) -> without, with aux head.
+COUNTS = {
+  (50, 21): (46_716_373, 49_081_578),
+  (50, 19): (46_715_347, 49_080_038),
+  (50, 150): (46_782_550, 49_180_908),
+  (101, 21): (65_708_501, 68_073_706),
+  (101, 19): (65_707_475, 68_072_166),
+  (101, 150): (65_774_678, 68_173_036),
+}
+# torchvision, without the classifier: parameters, running statistics.
+TRUNKS = {
+  "resnet18": (11_176_512, 9_600),
+  "resnet34": (21_284_672, 17_024),
+  "resnet50": (23_508_032, 53_120),
+  "resnet101": (42_500_160, 105_344),
+  "resnet152": (58_143_808, 151_424),
+}
+TINY = {
+  "backbone": {"name": "resnet18", "width": 4, "stage_sizes": (1, 1, 1, 1)},
+  "head_features": 8,
+  "aux_features": 8,
+}
+# Blocks of each stage in the comparison with torch: one that strides, one not.
+LAYERS = (2, 2, 2, 2)
+
+
+def _count(tree) -> int:
+  return sum(a.size for a in jax.tree.leaves(tree))
+
+
+@functools.cache
+def _shapes(layers: int, num_classes: int, train: bool = False, dtype=None):
+  model = models.create(
+    "pspnet", num_classes=num_classes, backbone=f"resnet{layers}", dtype=dtype
+  )
+  image = jax.ShapeDtypeStruct((1, 65, 65, 3), jnp.float32)
+  keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+  init = functools.partial(model.init_with_output, train=train)
+  return jax.eval_shape(init, keys, image)
+
+
+@pytest.mark.parametrize(("layers", "classes"), COUNTS)
+def test_parameter_counts_are_semsegs(layers, classes):
+  params = _shapes(layers, classes)[1]["params"]
+  without = {k: v for k, v in params.items() if k != "aux_head"}
+  assert (_count(without), _count(params)) == COUNTS[layers, classes]
+
+
+def test_parts_have_semsegs_counts():
+  params = _shapes(50, 21)[1]["params"]
+  assert _count(params["backbone"]) == 23_631_808
+  assert _count(_shapes(101, 21)[1]["params"]["backbone"]) == 42_623_936
+  assert _count(params["pyramid"]) == 4_198_400
+  assert _count(params["head"]) == 18_886_165
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_resnet_trunks_have_torchvisions_counts(name):
+  image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  init = functools.partial(backbones.create(name).init, train=False)
+  variables = jax.eval_shape(init, jax.random.key(0), image)
+  counts = _count(variables["params"]), _count(variables["batch_stats"])
+  assert counts == TRUNKS[name]
+
+
+@pytest.mark.parametrize("size", [(473, 473), (713, 713), (38, 51), (1, 7)])
+def test_logits_have_the_size_of_the_image(size):
+  model = models.create("pspnet", num_classes=21)
+  image = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+  run = functools.partial(model.init_with_output, train=False)
+  outputs, _ = jax.eval_shape(run, jax.random.key(0), image)
+  assert set(outputs) == {"logits", "aux_logits"}
+  for value in outputs.values():
+    assert value.shape == (2, *size, 21) and value.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+  ("output_stride", "sides"),
+  [
+    (8, (237, 119, 60, 60, 60)),
+    (16, (237, 119, 60, 30, 30)),
+    (32, (237, 119, 60, 30, 15)),
+  ],
+)
+def test_levels_of_a_473_crop(output_stride, sides):
+  backbone = backbones.create(
+    {"name": "resnet50", "output_stride": output_stride, "stem": "deep"}
+  )
+  image = jax.ShapeDtypeStruct((1, 473, 473, 3), jnp.float32)
+  run = functools.partial(backbone.init_with_output, train=False)
+  levels, _ = jax.eval_shape(run, jax.random.key(0), image)
+  channels = (128, 256, 512, 1024, 2048)
+  assert {k: v.shape for k, v in levels.items()} == {
+    f"c{i}": (1, side, side, features)
+    for i, side, features in zip(range(1, 6), sides, channels, strict=True)
+  }
+
+
+def test_bfloat16_keeps_float32_variables_and_logits():
+  outputs, variables = _shapes(50, 21, dtype="bfloat16")
+  dtypes = {a.dtype for a in jax.tree.leaves([outputs, variables])}
+  assert dtypes == {jnp.dtype("float32")}
+
+
+def test_train_must_be_said():
+  model = models.create("pspnet", num_classes=2, **TINY)
+  with pytest.raises(TypeError, match="train"):
+    model.init(jax.random.key(0), jnp.zeros((1, 9, 9, 3)))
+
+
+def test_training_and_evaluation_have_one_tree():
+  trees = [_shapes(50, 21, train=train)[1] for train in (False, True)]
+  assert jax.tree.structure(trees[0]) == jax.tree.structure(trees[1])
+  jax.tree.map(lambda a, b: a.shape == b.shape or pytest.fail(), *trees)
+
+
+def test_models_are_hashable():
+  """So that jit takes them as static arguments."""
+  norm = {"name": "batch", "momentum": 0.5}
+  for fields in (TINY, {**TINY, "norm": norm}, {**TINY, "dtype": "bfloat16"}):
+    model = models.create("pspnet", num_classes=3, **fields)
+    assert hash(model) == hash(model.clone())
+
+
+def test_gradient_reaches_every_parameter():
+  model = models.create("pspnet", num_classes=3, **TINY)
+  image = jax.random.normal(jax.random.key(0), (4, 33, 41, 3))
+  init = jax.jit(functools.partial(model.init, train=False))
+  variables = init(jax.random.key(1), image)
+  rng = np.random.default_rng(0)
+  pull = jnp.asarray(rng.standard_normal((4, 33, 41, 3)), jnp.float32)
+
+  @jax.jit
+  @jax.grad
+  def grad(params):
+    outputs, _ = model.apply(
+      {**variables, "params": params},
+      image,
+      train=True,
+      rngs={"dropout": jax.random.key(2)},
+      mutable=["batch_stats"],
+    )
+    return sum((pull * value).sum() for value in outputs.values())
+
+  grads = traverse_util.flatten_dict(grad(variables["params"]), sep="/")
+  dead = [k for k, v in grads.items() if not np.abs(v).max() > 0]
+  assert not dead
+  assert all(np.isfinite(v).all() for v in grads.values())
+
+
+def test_dropout_drops_whole_channels():
+  conv = functools.partial(ConvNormAct, norm=BatchNorm, act=None)
+  head = Head(64, 5, dropout_rate=0.5, conv=conv)
+  x = jax.random.normal(jax.random.key(0), (3, 6, 7, 4))
+  variables = head.init(jax.random.key(1), x, train=False)
+  _, state = head.apply(
+    variables,
+    x,
+    train=True,
+    rngs={"dropout": jax.random.key(2)},
+    mutable=["intermediates", "batch_stats"],
+    capture_intermediates=lambda module, _: module.name in ("conv", "dropout"),
+  )
+  seen = state["intermediates"]
+  before = np.asarray(seen["conv"]["__call__"][0])
+  after = np.asarray(seen["dropout"]["__call__"][0])
+  kept = np.abs(after).max((1, 2)) > 0
+  # 192 channels of 3 examples: 0.5 within six standard deviations.
+  assert 0.28 < kept.mean() < 0.72
+  assert (kept[0] != kept[1]).any()
+  want = np.where(kept[:, None, None], 2 * before, 0)
+  np.testing.assert_allclose(after, want, rtol=1e-6)
+
+
+def test_pyramid_of_a_constant_is_constant():
+  """Averages of a constant, in any bins and resized, are that constant."""
+  conv = functools.partial(ConvNormAct, norm=None)
+  pyramid = PyramidPooling((1, 2, 3, 6), conv=conv)
+  x = jnp.broadcast_to(jnp.arange(8.0), (2, 11, 13, 8))
+  y, variables = pyramid.init_with_output(jax.random.key(0), x, train=False)
+  assert y.shape == (2, 11, 13, 8 + 4 * 2)
+  assert set(variables["params"]) == {"bin1", "bin2", "bin3", "bin6"}
+  np.testing.assert_array_equal(y[..., :8], x)
+  np.testing.assert_allclose(
+    y, np.broadcast_to(y[:, :1, :1], y.shape), rtol=1e-5, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  ("name", "fields", "names"),
+  [
+    ("pspnett", {}, ["pspnett", "did you mean 'pspnet'"]),
+    ("pspnet", {"head_feature": 3}, ["head_feature", "head_features"]),
+    ("pspnet", {"backbone": "resnet51"}, ["resnet51", "resnet50"]),
+    ("pspnet", {"norm": "bach"}, ["bach", "did you mean 'batch'"]),
+    (
+      "pspnet",
+      {"backbone": {"name": "resnet50", "output_stride": 7}},
+      ["output_stride=7", "8, 16, 32"],
+    ),
+  ],
+)
+def test_misspelt_fields_are_named(name, fields, names):
+  with pytest.raises(UserError) as error:
+    model = models.create(name, num_classes=2, **fields)
+    model.init(jax.random.key(0), jnp.zeros((1, 9, 9, 3)), train=False)
+  assert all(part in str(error.value) for part in names)
+  assert "\n" not in str(error.value)
+
+
+def _semseg(image, variables, layers, train):
+  """hszhao/semseg's PSPNet in PyTorch, on our variables by our names."""
+  torch = pytest.importorskip("torch")
+  f = torch.nn.functional
+  flat = {
+    key: torch.from_numpy(np.array(value))
+    for part in ("params", "batch_stats")
+    for key, value in traverse_util.flatten_dict(
+      variables[part], sep="/"
+    ).items()
+  }
+
+  def conv(x, name, stride=1, dilation=1, act=True):
+    kernel = flat[f"{name}/conv/kernel"].permute(3, 2, 0, 1)
+    pad = dilation * (kernel.shape[-1] // 2)
+    x = f.conv2d(x, kernel, None, stride, pad, dilation)
+    stats = (flat[f"{name}/norm/{key}"].clone() for key in ("mean", "var"))
+    affine = (flat[f"{name}/norm/{key}"] for key in ("scale", "bias"))
+    x = f.batch_norm(x, *stats, *affine, training=train)
+    return x.relu() if act else x
+
+  def bottleneck(x, name, stride, dilation):
+    y = conv(x, f"{name}/conv1")
+    y = conv(y, f"{name}/conv2", stride, dilation)
+    y = conv(y, f"{name}/conv3", act=False)
+    if f"{name}/project/conv/kernel" in flat:
+      x = conv(x, f"{name}/project", stride, act=False)
+    return (x + y).relu()
+
+  def head(x, name):
+    x = conv(x, f"{name}/conv")
+    kernel = flat[f"{name}/classifier/kernel"].permute(3, 2, 0, 1)
+    return f.conv2d(x, kernel, flat[f"{name}/classifier/bias"])
+
+  def resize(x, size):
+    return f.interpolate(x, size, mode="bilinear", align_corners=True)
+
+  x = torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
+  size = x.shape[2:]
+  x = conv(x, "backbone/stem1", 2)
+  x = conv(conv(x, "backbone/stem2"), "backbone/stem3")
+  x = f.max_pool2d(x, 3, 2, 1)
+  levels = []
+  for s, (count, stride, dilation) in enumerate(
+    zip(layers, (1, 2, 1, 1), (1, 1, 2, 4), strict=True), start=1
+  ):
+    for b in range(1, count + 1):
+      name = f"backbone/stage{s}_block{b}"
+      x = bottleneck(x, name, stride if b == 1 else 1, dilation)
+    levels.append(x)
+  pyramid = [x]
+  for b in (1, 2, 3, 6):
+    y = conv(f.adaptive_avg_pool2d(x, b), f"pyramid/bin{b}")
+    pyramid.append(resize(y, x.shape[2:]))
+  outputs = {
+    "logits": head(torch.cat(pyramid, 1), "head"),
+    "aux_logits": head(levels[2], "aux_head"),
+  }
+  return {
+    key: resize(value, size).permute(0, 2, 3, 1).numpy()
+    for key, value in outputs.items()
+  }
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("train", [False, True])
+def test_logits_equal_semsegs_in_torch(train):
+  model = models.create(
+    "pspnet",
+    num_classes=5,
+    backbone={"name": "resnet50", "width": 8, "stage_sizes": LAYERS},
+    head_features=16,
+    aux_features=16,
+    dropout_rate=0.0,
+  )
+  rng = np.random.default_rng(0)
+  # (side - 1) % 8 == 0, as semseg asks.
+  image = rng.standard_normal((3, 57, 73, 3)).astype(np.float32)
+  variables = jax.jit(functools.partial(model.init, train=False))(
+    jax.random.key(0), jnp.asarray(image)
+  )
+  # Norms start at 0 and 1, where much cancels: move them.
+  variables = jax.tree.map(
+    lambda a: np.float32(a + 0.2 * rng.random(a.shape)) if a.ndim == 1 else a,
+    variables,
+  )
+  apply = functools.partial(model.apply, train=train, mutable=["batch_stats"])
+  outputs, _ = jax.jit(apply)(variables, jnp.asarray(image))
+  want = _semseg(image, variables, LAYERS, train)
+  for key, value in want.items():
+    error = np.abs(outputs[key] - value).max()
+    assert error < 1e-4 * np.abs(value).max(), key
