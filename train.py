@@ -5,6 +5,7 @@ the data preset, `--config.train.steps=100` overrides a field. The same
 command continues an interrupted run from its last checkpoint.
 """
 
+import os
 import re
 import sys
 
@@ -34,12 +35,19 @@ def main(argv: list[str]) -> None:
     COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
   )
   logging.set_verbosity(logging.WARNING)
+  # What a library logs with its traceback it raises as well: told once.
+  logging.get_absl_handler().addFilter(lambda record: not record.exc_info)
   # Imported only now: nothing may touch a device before the processes join.
   from jaxseg.training import loop
 
   config = CONFIG.value
   workdir = WORKDIR.value or f"runs/{config.name}-{config.data.name}"
-  loop.train_and_evaluate(config, workdir)
+  try:
+    loop.train_and_evaluate(config, workdir)
+  except errors.UserError as error:
+    # Without waiting for writer threads that a full disk keeps failing.
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(2)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

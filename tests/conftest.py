@@ -24,20 +24,6 @@ import pytest  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
-# A PSPNet that trains in milliseconds on images of 24 x 32 pixels.
-TINY = (
-  "--config.model.backbone.name=resnet18",
-  "--config.model.backbone.width=4",
-  "--config.model.bins=(1,2)",
-  "--config.model.head_features=8",
-  "--config.model.aux_features=8",
-  "--config.data.canvas=(24,32)",
-  "--config.augment.crop=(16,24)",
-  "--config.train.batch_size=8",
-  "--config.eval.batch_size=8",
-  "--config.optimizer.learning_rate=0.01",
-)
-
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
@@ -68,7 +54,7 @@ def tiny_folder(tmp_path_factory) -> Path:
 def train_command(tiny_folder, tmp_path):
   """Builds the command line that trains the tiny network on `tiny_folder`."""
 
-  def command(workdir, *overrides, config="configs/pspnet.py:folder"):
+  def command(workdir, *overrides, config="tests/tiny_pspnet.py:folder"):
     return [
       sys.executable,
       str(ROOT / "train.py"),
@@ -76,7 +62,6 @@ def train_command(tiny_folder, tmp_path):
       f"--workdir={workdir}",
       f"--config.data.path={tiny_folder}",
       f"--config.data.prepared={tmp_path / 'prepared'}",
-      *TINY,
       *overrides,
     ]
 

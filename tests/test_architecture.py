@@ -24,7 +24,8 @@ ALLOWED = {
   "sharding": set(),
   "data": {"config"},
   "evaluation": {
-    "models", "metrics", "sharding", "losses", "augment", "layers", "image_label",
+    "models", "metrics", "sharding", "losses", "augment", "layers",
+    "image_label",
   },
   "weights": {"models", "backbones", "layers"},
   "training": {

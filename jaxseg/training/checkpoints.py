@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 from pathlib import Path
+import shutil
 from typing import Any
 
 import flax.linen as nn
@@ -63,11 +64,25 @@ class Checkpoints:
     step = int(state.step)
     if step in self._manager.all_steps():
       return
+    self._check_space(state)
     with _explained(self._directory):
       self._manager.save(
         step,
         args=ocp.args.StandardSave(state),
         metrics=metrics and {BEST_METRIC: metrics[BEST_METRIC]},
+      )
+
+  def _check_space(self, state: TrainState) -> None:
+    """Refuses to begin what the disk cannot hold."""
+    self.wait()
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
+    free = shutil.disk_usage(self._directory).free
+    if free < needed:
+      raise UserError(
+        f"{self._directory}: no space left for a checkpoint "
+        f"({needed / 2**20:.1f} MB needed, {free / 2**20:.1f} MB free); "
+        "earlier checkpoints are intact; free some space and run the same "
+        "command"
       )
 
   def wait(self) -> None:

@@ -100,7 +100,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
       stop = interruption.agreed(step, config.train.log_every)
       if not stop and (step % config.train.eval_every == 0 or step == last):
         scores = validate(state, step)
-        bar.write(f"step {step}: {evaluate.headline(scores)}")
+        _say(f"step {step}: {evaluate.headline(scores)}")
         started, started_at = time.perf_counter(), step
       if stop or scores or step % config.train.checkpoint_every == 0:
         check_finite(config, unread)

@@ -4,6 +4,7 @@ import socket
 
 import jax
 import numpy as np
+import pytest
 
 from jaxseg.training.checkpoints import Checkpoints
 
@@ -24,6 +25,7 @@ def state(workdir):
   return dict(jax.tree_util.tree_leaves_with_path(tree))
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(train_command, run_process, tmp_path):
   one = run_process(train_command(tmp_path / "one", *FIELDS), devices=8)
   assert one.returncode == 0, one.stderr

@@ -59,7 +59,9 @@ def logged(workdir, step):
   return bool(lines) and json.loads(lines[-1])["step"] >= step
 
 
-@pytest.mark.parametrize("loader", ["tfdata", "resident"])
+@pytest.mark.parametrize(
+  "loader", ["tfdata", pytest.param("resident", marks=pytest.mark.slow)]
+)
 def test_kill_9_and_again_equals_never_killed(
   train_command, run_process, tmp_path, loader
 ):
@@ -80,7 +82,10 @@ def test_kill_9_and_again_equals_never_killed(
   assert losses(tmp_path / "whole") == losses(killed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+  "number",
+  [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_first(train_command, run_process, tmp_path, number):
   fields = (
     *FIELDS,
