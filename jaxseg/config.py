@@ -31,7 +31,7 @@ def base() -> ConfigDict:
   c.data = data = ConfigDict()
   data.name = "shapes"  # key of data.datasets.DATASETS
   data.path = ""  # folder of the original files (camvid, folder)
-  data.prepared = "~/.cache/jaxseg"  # folder of the prepared record shards
+  data.prepared = "runs/prepared"  # folder of the prepared record shards
   data.loader = "tfdata"  # "tfdata", or "resident": all on the device
   data.canvas = (64, 64)  # height, width every example is placed on
   data.label_map = ""  # ids to rewrite when reading masks, "{255: 1}"
