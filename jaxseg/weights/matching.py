@@ -163,6 +163,8 @@ def _summary(label: str, rows, expected) -> str:
     )
   elif kinds.count("missing") > len(expected) / 2:
     fix = "the file is of another network"
+  elif set(kinds) == {"missing"}:
+    fix = "see the table above; skip=(...) leaves parts of the network fresh"
   return f"{label}: {counts} of {len(expected)} arrays; {fix}"
 
 

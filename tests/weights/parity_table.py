@@ -19,6 +19,7 @@ The tests next to this file run its functions.
 """
 
 import contextlib
+import functools
 import importlib.util
 import io
 import pathlib
@@ -67,10 +68,8 @@ NETWORKS = {
 # One of each family is compared in training too.
 TRAINED = (
   "alexnet",
-  "vgg11",
   "vgg11_bn",
   "googlenet",
-  "resnet18",
   "resnet50",
   "resnext50_32x4d",
   "densenet121",
@@ -146,12 +145,16 @@ def randomise(model) -> None:
       elif type(module).__name__ == "StochasticDepth":
         module.p = 0.0
     if norms:
-      model.train()(torch.randn(2, 3, *SIZE))
+      model.train()(torch.randn(8, 3, *SIZE))
     for module, momentum in norms:
       module.momentum = momentum
       spread = module.running_var.sqrt()
       module.running_mean += 0.3 * spread * torch.randn_like(spread)
-      module.running_var *= torch.empty_like(spread).uniform_(0.5, 1.5)
+      module.running_var *= torch.empty_like(spread).uniform_(0.8, 1.6)
+      # A channel that hardly varied would amplify every rounding error, and
+      # 100 layers of them PyTorch's own float32 away from its float64.
+      floor = 0.1 * module.running_var.mean().item()
+      module.running_var.clamp_(min=floor)
 
 
 def convert(
@@ -246,7 +249,10 @@ def training_differences(name: str, original) -> tuple[float, float]:
     state = state_after_backward(original, image, projection)
     _, expected = convert(name, state, "float64")
 
-    @jax.jit
+    # Run once, so compiled in a hurry.
+    @functools.partial(
+      jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+    )
     def step(variables, image):
       def loss(params):
         with nn.intercept_methods(without_dropout):
@@ -349,7 +355,8 @@ def row(name: str) -> str:
 
 def main() -> None:
   print(
-    "| architecture | parameters | source | max abs. Δ eval | Δ gradients |"
+    "| architecture | parameters | source | max abs(Δ) eval "
+    "| max abs(Δ) gradients |"
   )
   print("|---|---:|---|---:|---:|")
   for name in NETWORKS:
