@@ -1,5 +1,7 @@
 """Grouped convolution on CPU equals XLA's own operator."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,29 +9,24 @@ import pytest
 
 from jaxseg.layers.conv import convolve, symmetric_padding
 
+# (groups, features, dtype), (strides, dilation, padding): depthwise, grouped,
+# depthwise with a multiplier.
+CASES = [
+  ((6, 6, "float32"), (1, 1, None)),
+  ((6, 6, "float32"), (2, 3, "SAME")),
+  ((6, 6, "float32"), (2, 1, ((0, 2), (1, 0)))),
+  ((6, 6, "bfloat16"), (1, 2, None)),
+  ((2, 4, "float32"), (1, 2, None)),
+  ((2, 4, "float32"), (2, 1, "VALID")),
+  ((6, 12, "float32"), (2, 1, None)),
+]
 
-@pytest.mark.parametrize(
-  "strides, dilation, padding",
-  [
-    (1, 1, None),
-    (2, 1, None),
-    (1, 2, None),
-    (2, 3, "SAME"),
-    (2, 1, "VALID"),
-    (2, 1, ((0, 2), (1, 0))),
-  ],
-)
-@pytest.mark.parametrize(
-  "groups, features, dtype",
-  [
-    (6, 6, "float32"),
-    (6, 12, "float32"),
-    (2, 4, "float32"),
-    (6, 6, "bfloat16"),
-  ],
-)
-def test_equals_xla(groups, features, dtype, strides, dilation, padding):
-  """Depthwise, depthwise with a multiplier, grouped; values and gradients."""
+
+@pytest.mark.parametrize("kind, setting", CASES)
+def test_equals_xla(kind, setting):
+  """Values and both gradients."""
+  groups, features, dtype = kind
+  strides, dilation, padding = setting
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(size=(2, 9, 12, 6)), dtype)
   kernel = jnp.asarray(rng.normal(size=(3, 3, 6 // groups, features)), dtype)
@@ -56,6 +53,7 @@ def test_equals_xla(groups, features, dtype, strides, dilation, padding):
       feature_group_count=groups,
     )
 
+  @functools.partial(jax.jit, static_argnums=0)
   def with_gradients(f):
     y, pull = jax.vjp(f, x, kernel)
     return y, *pull(jnp.cos(jnp.arange(y.size, dtype=dtype)).reshape(y.shape))

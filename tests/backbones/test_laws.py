@@ -1,0 +1,249 @@
+"""Laws over all backbones, on a small instance of every architecture."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import backbones
+from jaxseg.layers.norm import BatchNorm
+
+# A few features and blocks of each family; the last stages have two blocks,
+# so that one of them comes after the stride.
+_RESNET = {"width": 4, "stage_sizes": (1, 1, 2, 2)}
+SMALL = {
+  "alexnet": {"name": "alexnet", "widths": (4, 6, 8, 6, 6)},
+  "caffenet": {"name": "caffenet", "widths": (4, 6, 8, 6, 6)},
+  "vgg": {"name": "vgg11", "width": 2},
+  "vgg_bn": {
+    "name": "vgg13_bn",
+    "width": 2,
+    "stage_sizes": (1, 1, 1, 2, 2),
+    "ceil_mode": True,
+  },
+  "googlenet": {"name": "googlenet", "width_div": 4, "branch3_kernel": 5},
+  "resnet_basic": {"name": "resnet18", **_RESNET},
+  "resnet_caffe": {
+    "name": "resnet50",
+    "stride_in_1x1": True,
+    "ceil_mode": True,
+    **_RESNET,
+  },
+  "resnext": {
+    "name": "resnext50_32x4d",
+    "groups": 2,
+    "width_per_group": 32,
+    **_RESNET,
+  },
+  "se_resnet": {"name": "se_resnet50", **_RESNET, "width": 16},
+  "deformable": {
+    "name": "resnet18",
+    "width": 4,
+    "stage_sizes": (1, 1, 1, 1),
+    "deformable_stages": (4,),
+    "modulated": True,
+  },
+  "densenet": {
+    "name": "densenet121",
+    "block_sizes": (1, 1, 2, 2),
+    "growth": 4,
+    "stem_features": 8,
+  },
+  "efficientnet": {
+    "name": "efficientnet_b0",
+    "stages": (
+      (1, 3, 1, 8, 1),
+      (2, 3, 2, 8, 1),
+      (2, 5, 2, 8, 1),
+      (2, 3, 2, 8, 1),
+      (2, 3, 2, 8, 2),
+    ),
+  },
+  "xception": {"name": "xception41", "middle_blocks": 1, "width_div": 32},
+  "mobilenet_v2": {
+    "name": "mobilenet_v2",
+    "stages": (
+      (1, 8, 1, 1),
+      (2, 8, 1, 2),
+      (2, 8, 1, 2),
+      (2, 8, 1, 2),
+      (2, 8, 2, 2),
+    ),
+  },
+}
+LEVELS = ("c1", "c2", "c3", "c4", "c5")
+each_family = pytest.mark.parametrize("family", sorted(SMALL))
+
+
+def image(height: int, width: int) -> jax.Array:
+  rng = np.random.default_rng(1)
+  return jnp.asarray(rng.normal(size=(1, height, width, 3)), jnp.float32)
+
+
+def build(family: str, **fields):
+  return backbones.create({**SMALL[family], **fields})
+
+
+@functools.cache
+def shapes(family: str):
+  backbone = build(family)
+  return jax.eval_shape(
+    lambda key: backbone.init(key, image(64, 64), train=False),
+    jax.random.key(0),
+  )
+
+
+@functools.cache
+def random_variables(family: str):
+  """Kernels of unit gain; all else, statistics too, away from 0 and 1."""
+  rng = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    if path[-1].key == "kernel":
+      fan_in = np.prod(leaf.shape[:-1])
+      value = rng.normal(size=leaf.shape) * (2 / fan_in) ** 0.5
+    elif path[-1].key in ("scale", "var"):
+      value = rng.uniform(0.5, 1.5, leaf.shape)
+    else:
+      value = rng.normal(size=leaf.shape) * 0.1
+    return jnp.asarray(value, leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes(family))
+
+
+def quick_jit(f):
+  """Compiles fast, runs slowly."""
+  return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def features_of(backbone, variables, x):
+  return quick_jit(functools.partial(backbone.apply, train=False))(variables, x)
+
+
+def without_density(variables):
+  """Takes out what depends on how dense a map is, by zeroing its kernels.
+
+  Squeeze-and-excitation averages the whole map, and deformable offsets are
+  counted in pixels of the map.
+  """
+  dense = ("['se']['expand']['kernel']", "['offset']")
+
+  def zero(path, v):
+    name = jax.tree_util.keystr(path)
+    return v * 0 if any(part in name for part in dense) else v
+
+  return jax.tree_util.tree_map_with_path(zero, variables)
+
+
+@functools.cache
+def strided_features(family: str, side: int):
+  variables = without_density(random_variables(family))
+  return features_of(build(family), variables, image(side, side))
+
+
+# Stride 8 contains what stride 16 does: one stage that lost its stride, and
+# one behind such a stage.
+STRIDES = [(family, 8) for family in sorted(SMALL)] + [
+  pytest.param(
+    family, 16, marks=() if "resnet_" in family else pytest.mark.slow
+  )
+  for family in sorted(SMALL)
+]
+
+
+@pytest.mark.parametrize("family, output_stride", STRIDES)
+def test_atrous_consistency(family, output_stride):
+  """Dense features, subsampled, are the strided network's.
+
+  Pixel i of a strided layer sits on pixel 2 i of its input, whatever the
+  size, because padding is symmetric. Only a 2x2 pool that drops a last odd
+  row sees less than its dense form: VGG and DenseNet get even maps all the
+  way.
+  """
+  side = 64 if family in ("vgg", "densenet") else 97
+  expected = strided_features(family, side)
+  dense = build(family, output_stride=output_stride)
+  variables = without_density(random_variables(family))
+  found = features_of(dense, variables, image(side, side))
+  for level in [key for key in expected if key in LEVELS]:
+    want = np.asarray(expected[level])
+    ratio = max(2 ** int(level[1]) // output_stride, 1)
+    got = np.asarray(found[level])[:, ::ratio, ::ratio]
+    assert got.shape == want.shape, level
+    assert want.std() > 0
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+
+
+@each_family
+def test_every_parameter_gets_a_gradient(family):
+  """At an odd size, with random statistics, from the sum of all levels."""
+  backbone, variables = build(family), random_variables(family)
+  x = image(71, 67)
+
+  def loss(params):
+    features = backbone.apply({**variables, "params": params}, x, train=False)
+    return sum(jnp.mean(y**2) for y in features.values())
+
+  grads = quick_jit(jax.grad(loss))(variables["params"])
+  for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+    assert np.isfinite(grad).all(), jax.tree_util.keystr(path)
+    assert np.abs(grad).max() > 0, jax.tree_util.keystr(path)
+
+
+@each_family
+def test_training_in_bfloat16_makes_the_same_float32_variables(family):
+  backbone = backbones.create(SMALL[family], dtype=jnp.bfloat16)
+  features, variables = jax.eval_shape(
+    lambda key: backbone.init_with_output(
+      {"params": key, "dropout": key}, image(64, 64), train=True
+    ),
+    jax.random.key(0),
+  )
+  assert {v.dtype for v in features.values()} == {jnp.dtype(jnp.bfloat16)}
+  assert variables == shapes(family)
+  types = {v.dtype for v in jax.tree.leaves(variables)}
+  assert types == {jnp.dtype(jnp.float32)}
+
+
+@each_family
+def test_frozen_batch_norm_stays_frozen(family):
+  """Training changes no statistic, or all of them."""
+  moved = {}
+
+  def step(variables, frozen):
+    backbone = backbones.create(
+      SMALL[family], norm=functools.partial(BatchNorm, frozen=frozen)
+    )
+    _, updates = backbone.apply(
+      variables,
+      image(64, 64),
+      train=True,
+      rngs={"dropout": jax.random.key(0)},
+      mutable=["batch_stats"],
+    )
+    before = jax.tree.leaves(variables.get("batch_stats", {}))
+    after = jax.tree.leaves(updates.get("batch_stats", {}))
+    # The very same tracers: nothing was computed from them.
+    moved[frozen] = [a is not b for a, b in zip(before, after, strict=True)]
+    return updates
+
+  for frozen in (True, False):
+    jax.eval_shape(functools.partial(step, frozen=frozen), shapes(family))
+  assert not any(moved[True])
+  assert all(moved[False])
+
+
+def test_tensorflows_padding_is_symmetric_on_odd_maps_alone():
+  """65, 33, 17, 9, 5: stride 2 pads (1, 1); an even map gets (0, 1)."""
+  variables = random_variables("efficientnet")
+  for side, equal in ((65, True), (64, False)):
+    symmetric, same = (
+      features_of(
+        build("efficientnet", padding=padding), variables, image(side, side)
+      )
+      for padding in (None, "SAME")
+    )
+    assert same["c5"].shape == symmetric["c5"].shape
+    assert np.allclose(same["c5"], symmetric["c5"], atol=1e-4) == equal
