@@ -46,13 +46,34 @@ def max_pool(
   padding: int = 0,
   ceil_mode: bool = False,
 ) -> jax.Array:
-  """Max pooling `[n, h, w, c]`; padding counts as -inf."""
+  """Max pooling `[n, h, w, c]`; padding counts as -inf.
+
+  Of equal maxima the first in reading order has the gradient.
+  """
   stride = window if stride is None else stride
   pads = tuple(
     pool_padding(size, window, stride, padding, ceil_mode)
     for size in x.shape[1:3]
   )
-  return nn.max_pool(x, (window, window), (stride, stride), pads)
+  if jax.default_backend() != "cpu":
+    return nn.max_pool(x, (window, window), (stride, stride), pads)
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
+  return _sliding_max(_sliding_max(x, 2, window, stride), 1, window, stride)
+
+
+def _sliding_max(x: jax.Array, axis: int, window: int, stride: int):
+  """Maxima along one axis, by comparing shifted copies.
+
+  The same numbers as XLA's window, whose gradient is 3 to 10 times slower on
+  CPU. A maximum stands until a larger one is seen.
+  """
+  reach = (x.shape[axis] - window) // stride * stride + 1
+  best, *others = (
+    jax.lax.slice_in_dim(x, i, i + reach, stride, axis) for i in range(window)
+  )
+  for seen in others:
+    best = jnp.where((seen > best) | jnp.isnan(seen), seen, best)
+  return best
 
 
 def dilated_max_pool(

@@ -2,6 +2,7 @@
 
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,6 +131,32 @@ def test_gradient_goes_to_the_maximum_alone():
     a, b = np.unravel_index(part.argmax(), (2, 2))
     want[n, 2 * i + a, 2 * j + b, 0] = 1
   np.testing.assert_array_equal(grad, want)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_values_and_gradients_equal_xlas_window_also_at_ties(setting):
+  size, window, stride, padding, ceil_mode = setting
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.integers(0, 3, (2, *size, 3)), jnp.float32)
+  pads = tuple(
+    pool_padding(n, window, stride, padding, ceil_mode) for n in size
+  )
+  want, theirs = jax.vjp(
+    lambda x: nn.max_pool(x, (window, window), (stride, stride), pads), x
+  )
+  got, ours = jax.vjp(
+    lambda x: max_pool(x, window, stride, padding=padding, ceil_mode=ceil_mode),
+    x,
+  )
+  np.testing.assert_array_equal(got, want)
+  pull = jnp.asarray(rng.integers(-9, 9, want.shape), jnp.float32)
+  np.testing.assert_array_equal(ours(pull)[0], theirs(pull)[0])
+
+
+def test_a_nan_is_passed_on():
+  x = jnp.ones((1, 4, 4, 1)).at[0, 1, 0, 0].set(jnp.nan)
+  y = max_pool(x, 2)
+  assert jnp.isnan(y[0, 0, 0, 0]) and (jnp.isnan(y).sum() == 1)
 
 
 @pytest.mark.torch
