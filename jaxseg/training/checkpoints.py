@@ -15,7 +15,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -111,16 +110,16 @@ class Checkpoints:
       return self._manager.restore(step, args=ocp.args.StandardRestore(like))
 
   def restore_as_saved(self, step: int) -> dict[str, Any]:
-    """Restores a nested dict of NumPy arrays, without a template."""
+    """Restores a nested dict of arrays on one device, without a template."""
+    path = self._directory / str(step) / "default"
+    # Onto this device, whatever devices, of whatever machines, saved it.
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with _explained(self._directory):
-      structure = self._manager.item_metadata(step)
-      tree = structure.tree if hasattr(structure, "tree") else structure
-      host = jax.tree.map(
-        lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree
-      )
-      return ocp.PyTreeCheckpointer().restore(
-        self._directory / str(step) / "default",
-        args=ocp.args.PyTreeRestore(restore_args=host),
+      checkpointer = ocp.PyTreeCheckpointer()
+      tree = checkpointer.metadata(path).item_metadata.tree
+      onto = jax.tree.map(lambda _: ocp.ArrayRestoreArgs(sharding=here), tree)
+      return checkpointer.restore(
+        path, args=ocp.args.PyTreeRestore(item=tree, restore_args=onto)
       )
 
   def steps(self) -> list[int]:
