@@ -86,6 +86,23 @@ def test_a_run_and_then_another_configuration(
   )
 
 
+@pytest.mark.slow
+def test_a_run_starts_from_another(train_command, run_process, tmp_path):
+  first, second = tmp_path / "first", tmp_path / "second"
+  result = run_process(train_command(first, *SHORT))
+  assert result.returncode == 0, result.stderr
+  command = train_command(
+    second,
+    *SHORT,
+    f"--config.init.model={first}",
+    "--config.init.skip=('head/classifier',)",
+    "--config.optimizer.ema_decay=0.9",
+  )
+  result = run_process(command)
+  assert result.returncode == 0, result.stderr
+  assert "loaded" in result.stdout + result.stderr
+
+
 def test_a_loss_that_is_not_finite(train_command, run_process, tmp_path):
   command = train_command(
     tmp_path / "run",

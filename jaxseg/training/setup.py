@@ -58,7 +58,8 @@ def initialise(
     read_workdir=lambda path: load_run(path).variables,
   )
   variables = jax.device_put(variables, sharding.replicated(mesh))
-  ema = state.ema if state.ema is None else variables["params"]
+  # A copy: the step donates both.
+  ema = state.ema and jax.tree.map(jnp.copy, variables["params"])
   return state.replace(
     params=variables["params"], batch_stats=variables["batch_stats"], ema=ema
   )
