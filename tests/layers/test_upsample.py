@@ -91,7 +91,10 @@ def test_resizing_equals_torch(size):
   x = np.random.default_rng(0).standard_normal((2, 5, 7, 3), np.float32)
   chw = torch.from_numpy(x.transpose(0, 3, 1, 2))
   pairs = [
-    (resize_nearest(x, size), interpolate(chw, size, mode="nearest")),
+    (
+      resize_nearest(jnp.asarray(x), size),
+      interpolate(chw, size, mode="nearest"),
+    ),
     *(
       (
         resize_bilinear(jnp.asarray(x), size, align_corners=align),
