@@ -57,7 +57,8 @@ def base() -> ConfigDict:
   loss.heads = ConfigDict({"logits": 1.0})  # weight of each output's loss
   loss.class_weights = ()  # one a class; () = all one
   loss.label_smoothing = 0.0
-  loss.normalise_by = "weight"  # of the valid pixels, or "count" of them
+  # Weight of the valid pixels, "count" of them, or of the "images"
+  loss.normalise_by = "weight"
 
   c.optimizer = optimizer = ConfigDict()
   optimizer.name = "sgd"  # "sgd", "adamw" or "rmsprop"

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Integer
 
 from jaxseg.errors import UserError, unknown_name
 
-NORMALISERS = ("weight", "count")
+NORMALISERS = ("weight", "count", "images")
 
 
 def softmax_cross_entropy(
@@ -41,7 +41,8 @@ def softmax_cross_entropy(
     label_smoothing: e, the share spread over all classes.
     normalise_by: what `weight` sums over the valid pixels. "weight", their
       class weights, as torch does; "count", one each, as Caffe and SegNet's
-      median-frequency balancing do.
+      median-frequency balancing do; or "images", their number, so that the
+      pixels of an image add up (FCN's released solvers).
 
   Returns:
     The float32 sum of the costs and the float32 weight to divide it by; both
@@ -70,6 +71,8 @@ def softmax_cross_entropy(
     cost = (1 - label_smoothing) * cost + label_smoothing * smooth
   if normalise_by == "count":
     pixel_weight = valid.astype(jnp.float32)
+  elif normalise_by == "images":
+    pixel_weight = jnp.ones(label.shape[:1], jnp.float32)
   return jnp.sum(cost), jnp.sum(pixel_weight)
 
 
@@ -94,7 +97,7 @@ def heads_loss(
     ignore_label: label of the pixels that count nowhere.
     class_weights: one a class.
     label_smoothing: share spread over all classes.
-    normalise_by: "weight" or "count".
+    normalise_by: a key of `NORMALISERS`.
 
   Returns:
     The weighted sum of the heads' sums, and the one weight they share.

@@ -14,6 +14,7 @@ ALLOWED = {
   "errors": set(),
   "types": set(),
   "config": {"errors"},
+  "recipes": set(),
   "layers": set(),
   "backbones": {"layers"},
   "models": {"layers", "backbones"},

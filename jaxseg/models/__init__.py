@@ -37,7 +37,9 @@ def create(name: str, *, num_classes: int, **fields) -> nn.Module:
   if name not in MODELS:
     raise unknown_name("model", name, MODELS)
   module = MODELS[name]
-  known = module.__dataclass_fields__.keys() - {"parent", "name"}
+  # A network of a family is a `functools.partial` of its class.
+  cls = getattr(module, "func", module)
+  known = cls.__dataclass_fields__.keys() - {"parent", "name"}
   for field in fields:
     if field not in known:
       raise unknown_name(f"field of {name}", field, known)

@@ -1,0 +1,97 @@
+"""How well a network learns four images by heart, through the real step.
+
+A network whose gradients, skips or sizes are wrong does not. The networks are
+those of `configs/NAME.py:shapes`; what that recipe does against learning by
+heart (augmentation, averaging) is off. By hand:
+
+  python tests/models/overfitting.py fcn_8s segnet
+"""
+
+import functools
+import importlib.util
+from pathlib import Path
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg import data, metrics
+from jaxseg.data import shapes
+from jaxseg.evaluation.inference import make_predict
+from jaxseg.training import setup, step
+
+# Four scenes of few and large figures: what a stride of 32 can draw.
+SCENES = (87, 155, 159, 297)
+STEPS = 200
+
+
+def load_config(name: str, arg: str):
+  """`get_config(arg)` of configs/NAME.py."""
+  path = Path(__file__).parents[2] / "configs" / f"{name}.py"
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(arg)
+
+
+def overfit(name: str, steps: int = STEPS, **model_fields) -> float:
+  """The mIoU on four images after `steps` on nothing else.
+
+  Args:
+    name: of a network, and its file in `configs/`.
+    steps: of training.
+    **model_fields: fields of the network other than the preset's.
+  """
+  config = load_config(name, "shapes")
+  with config.unlocked():
+    config.model.update(model_fields)
+  config.data.loader = "resident"
+  config.augment.update(flip=False, scale=(1.0, 1.0))
+  config.optimizer.ema_decay = 0.0
+  config.train.update(batch_size=len(SCENES), steps=steps)
+  config.schedule.warmup_steps = min(config.schedule.warmup_steps, steps // 10)
+  return _train(data.resolve(config))
+
+
+def _train(config) -> float:
+  mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+  model, optimizer, _, state = setup.start(config, mesh)
+  recipe = step.Recipe.from_config(config)
+  images, labels = zip(*(shapes.draw("train", i) for i in SCENES), strict=True)
+  batch = {
+    "image": jnp.asarray(np.stack(images)),
+    "label": jnp.asarray(np.stack(labels)),
+    "size": jnp.tile(jnp.asarray(shapes.SIZE, jnp.int32), (len(SCENES), 1)),
+    "index": jnp.arange(len(SCENES), dtype=jnp.int32),
+  }
+  train_step = jax.jit(
+    functools.partial(
+      step.train_step, model=model, optimizer=optimizer, recipe=recipe
+    ),
+    donate_argnums=0,
+  )
+  for _ in range(config.train.steps):
+    state, _ = train_step(state, batch)
+  return _miou(model, state, batch, config)
+
+
+def _miou(model, state, batch, config) -> float:
+  predicted = jax.jit(make_predict(model, config))(
+    state.variables(), batch["image"]
+  )
+  confusion = metrics.confusion_matrix(
+    batch["label"],
+    predicted,
+    num_classes=len(config.data.class_names),
+    ignore_label=config.data.ignore_label,
+  )
+  return float(metrics.scores(np.asarray(confusion, np.int64))["miou"])
+
+
+if __name__ == "__main__":
+  for argument in sys.argv[1:]:
+    began = time.monotonic()
+    print(f"{argument}: mIoU {overfit(argument):.4f}", end="")
+    print(f" in {time.monotonic() - began:.0f} s", flush=True)
