@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     weights.read_file(args.file),
     args.source,
     skip=args.skip,
-    label=args.file,
+    label=f"{args.file} into {args.model}",
   )
   weights.save(args.out, variables)
   print(f"wrote {args.out}")

@@ -19,6 +19,7 @@ from jaxseg.weights.layouts import adapt_input
 
 # How many rows of the report a person reads.
 ROWS = 12
+UNKNOWN = "is not in this source"
 KINDS = ("missing", "unexpected", "mis-shaped")
 
 
@@ -94,14 +95,15 @@ def fill(
       printed first.
   """
   filled, rows, used, notes = {}, [], set(), []
-  for path, want in expected.items():
-    found = source(path)
+  # Parameters first: a report should begin with what a person knows.
+  for path in sorted(expected, key=lambda path: path.split("/")[0] != "params"):
+    want, found = expected[path], source(path)
     used.add(found and found.name)
     if skip(path):
       continue
     here = without_collection(path)
     if found is None or found.name not in arrays:
-      asks = f"asks for {found.name}" if found else "is not in this source"
+      asks = f"asks for {found.name}" if found else UNKNOWN
       rows.append(("missing", here, asks))
       continue
     value = _converted(found, arrays[found.name])
@@ -161,10 +163,10 @@ def _summary(label: str, rows, expected) -> str:
     fix = (
       f"another number of classes? leave {wrong!r} fresh with skip=({wrong!r},)"
     )
-  elif kinds.count("missing") > len(expected) / 2:
-    fix = "the file is of another network"
-  elif set(kinds) == {"missing"}:
-    fix = "see the table above; skip=(...) leaves parts of the network fresh"
+  elif all(note == UNKNOWN for _, _, note in rows):
+    fix = "see the table above; leave parts of the network fresh with skip"
+  elif len(kinds) - kinds.count("unexpected") > len(expected) / 2:
+    fix = "the file is of another network, or of another width"
   return f"{label}: {counts} of {len(expected)} arrays; {fix}"
 
 

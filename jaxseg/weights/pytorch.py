@@ -34,7 +34,7 @@ def from_torch(
   *,
   skip: Iterable[str] = (),
   in_channels: int = 3,
-  label: str = "state dict",
+  label: str = "",
 ) -> dict:
   """Maps a state dict onto the variables of a classifier or a backbone.
 
@@ -46,7 +46,7 @@ def from_torch(
     skip: regular expressions on our parameter paths; what contains one is
       not in the result, such as "head" for another number of classes.
     in_channels: of the images; see `layouts.adapt_input`.
-    label: what the messages call the state dict, such as its file.
+    label: what the messages say is loaded, "FILE into NETWORK".
 
   Returns:
     `{"params": ..., "batch_stats": ...}` as NumPy arrays.
@@ -65,7 +65,7 @@ def from_torch(
     expected if backbone is not model else put_in_backbone(expected),
     state_dict,
     source,
-    label=f"{label} into {type(backbone).__name__}",
+    label=label or f"state dict into {type(backbone).__name__}",
     skip=skipper(skip, expected),
     head=backbone is not model,
   )

@@ -117,7 +117,8 @@ def build_original(name: str):
     if package.__name__ == "timm":
       model = package.create_model(theirs, num_classes=CLASSES)
     else:
-      model = getattr(package.models, theirs)(num_classes=CLASSES)
+      fields = {"init_weights": False} if theirs == "googlenet" else {}
+      model = getattr(package.models, theirs)(num_classes=CLASSES, **fields)
   torch.manual_seed(0)
   model = model.to_empty(device="cpu")
   randomise(model)
