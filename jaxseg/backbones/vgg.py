@@ -17,7 +17,9 @@ initialiser too). Levels, by nominal stride:
 
 Who builds on it changes fields: FCN pads the image by 100 and pools in ceil
 mode (`padding=100, ceil_mode=True`), DeepLab pools over 3x3 and does not
-dilate the pooling (`pool_window=3, dilate_pools=False`).
+dilate the pooling (`pool_window=3, dilate_pools=False`), DilatedNet pads no
+convolution and leaves out the pools that lose their stride
+(`padding=0, pad_inner=False, dense_pools=False`).
 """
 
 from collections.abc import Callable
@@ -43,10 +45,13 @@ class VGG(nn.Module):
     width: features of the first group; it doubles three times.
     batch_norm: normalise after each convolution.
     padding: of the first convolution.
+    pad_inner: the convolutions after it keep the size; without, none pads.
     pool_window: 2, or 3 with a padding of 1.
     ceil_mode: pool the last, partial window too (Caffe).
     output_stride: 32, 16, 8, 4 or 2; later pools keep the size, and the
       convolutions after them are dilated.
+    dense_pools: a pool that loses its stride stays, over a map it does not
+      shrink; without, it is left out.
     dilate_pools: a dense pool behind another is dilated as well, without
       which it is not what the strided one computes.
     norm: used where `batch_norm` is set.
@@ -56,9 +61,11 @@ class VGG(nn.Module):
   width: int = 64
   batch_norm: bool = False
   padding: int = 1
+  pad_inner: bool = True
   pool_window: int = 2
   ceil_mode: bool = False
   output_stride: int = 32
+  dense_pools: bool = True
   dilate_pools: bool = True
   norm: Callable[..., Any] = BatchNorm
   act: Activation = nn.relu
@@ -75,6 +82,7 @@ class VGG(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
     )
+    inner = None if self.pad_inner else ((0, 0), (0, 0))
     features = {}
     x = image
     stages = dilate((2, 2, 2, 2, 2), self.output_stride)
@@ -87,7 +95,7 @@ class VGG(nn.Module):
           min(2 ** (s - 1), 8) * self.width,
           # The group's pool comes last: its convolutions precede the stride.
           dilation=stage.previous,
-          padding=((self.padding,) * 2,) * 2 if first else None,
+          padding=((self.padding,) * 2,) * 2 if first else inner,
           name=f"conv{s}_{b}",
         )(x, train=train)
       features[f"conv{s}"] = x
@@ -99,6 +107,8 @@ class VGG(nn.Module):
     """Strided, or of equal size where the stride became dilation."""
     ceil_mode = self.ceil_mode
     if stage.stride == 1:
+      if not self.dense_pools:
+        return x
       ceil_mode = self.pool_window == 2
       if not self.dilate_pools:
         stage = dataclasses.replace(stage, previous=1)
