@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.backbones.strides import Stage, dilate, stage_max_pool
-from jaxseg.layers.conv import ConvNormAct
+from jaxseg.layers.conv import ConvNormAct, kaiming_fan_out
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.types import Activation, Features, Images
 
@@ -54,7 +54,10 @@ class VGG(nn.Module):
       shrink; without, it is left out.
     dilate_pools: a dense pool behind another is dilated as well, without
       which it is not what the strided one computes.
+    dropout_stages: those whose pool is followed by dropout (Bayesian SegNet).
+    dropout_rate: there.
     norm: used where `batch_norm` is set.
+    kernel_init: torchvision's, He's by the fan out.
   """
 
   stage_sizes: tuple[int, ...]
@@ -67,8 +70,11 @@ class VGG(nn.Module):
   output_stride: int = 32
   dense_pools: bool = True
   dilate_pools: bool = True
+  dropout_stages: tuple[int, ...] = ()
+  dropout_rate: float = 0.5
   norm: Callable[..., Any] = BatchNorm
   act: Activation = nn.relu
+  kernel_init: Callable[..., Any] = kaiming_fan_out
   dtype: Any = None
   param_dtype: Any = jnp.float32
 
@@ -79,6 +85,7 @@ class VGG(nn.Module):
       use_bias=True,
       norm=self.norm if self.batch_norm else None,
       act=self.act,
+      kernel_init=self.kernel_init,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
     )
@@ -100,6 +107,10 @@ class VGG(nn.Module):
         )(x, train=train)
       features[f"conv{s}"] = x
       x = self._pool(x, stage)
+      if s in self.dropout_stages:
+        x = nn.Dropout(self.dropout_rate, name=f"dropout{s}")(
+          x, deterministic=not train
+        )
       features[f"c{s}"] = x
     return features
 

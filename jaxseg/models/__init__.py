@@ -9,14 +9,26 @@ import jax.numpy as jnp
 from jaxseg import backbones
 from jaxseg.errors import unknown_name
 from jaxseg.layers.norm import NORMS
-from jaxseg.models import classifier, pspnet
+from jaxseg.models import classifier, deeplab_v1, deeplab_v2, pspnet, segnet
 
-MODELS = {"pspnet": pspnet.PSPNet, "classifier": classifier.Classifier}
+MODELS = {
+  "classifier": classifier.Classifier,
+  "deeplab_v1": deeplab_v1.DeepLabV1,
+  "deeplab_v2": deeplab_v2.DeepLabV2,
+  "pspnet": pspnet.PSPNet,
+  "segnet": segnet.SegNet,
+  "segnet_basic": segnet.SegNetBasic,
+  "bayesian_segnet": segnet.BayesianSegNet,
+}
 
 # The backbone of each paper, for the networks that take one.
 PAPER_BACKBONES = {
+  "deeplab_v1": deeplab_v1.BACKBONE,
+  "deeplab_v2": deeplab_v2.BACKBONE,
   "pspnet": pspnet.BACKBONE,
   "classifier": classifier.BACKBONE,
+  "segnet": segnet.BACKBONE,
+  "bayesian_segnet": segnet.BAYESIAN_BACKBONE,
 }
 
 
@@ -53,9 +65,10 @@ def create(name: str, *, num_classes: int, **fields) -> nn.Module:
   if name in PAPER_BACKBONES:
     spec = fields.get("backbone", {})
     spec = {"name": spec} if isinstance(spec, str) else dict(spec)
-    fields["backbone"] = backbones.create(
-      {**PAPER_BACKBONES[name], **spec}, **shared
-    )
+    # The paper's fields reach another backbone as far as it has them.
+    paper = dict(PAPER_BACKBONES[name])
+    spec = {"name": paper.pop("name"), **spec}
+    fields["backbone"] = backbones.create(spec, **{**paper, **shared})
   return module(num_classes=num_classes, **fields)
 
 
