@@ -9,12 +9,28 @@ import jax.numpy as jnp
 from jaxseg import backbones
 from jaxseg.errors import unknown_name
 from jaxseg.layers.norm import NORMS
-from jaxseg.models import classifier, deeplab_v1, deeplab_v2, pspnet, segnet
+from jaxseg.models import (
+  classifier,
+  deeplab_v1,
+  deeplab_v2,
+  fcn,
+  fcn_resnet,
+  hypercolumn,
+  pspnet,
+  segnet,
+)
 
 MODELS = {
   "classifier": classifier.Classifier,
   "deeplab_v1": deeplab_v1.DeepLabV1,
   "deeplab_v2": deeplab_v2.DeepLabV2,
+  "fcn_32s": fcn.fcn_32s,
+  "fcn_16s": fcn.fcn_16s,
+  "fcn_8s": fcn.fcn_8s,
+  "fcn_8s_at_once": fcn.fcn_8s_at_once,
+  "fcn_alexnet": fcn.fcn_alexnet,
+  "fcn_resnet": fcn_resnet.FCNResNet,
+  "hypercolumn": hypercolumn.Hypercolumn,
   "pspnet": pspnet.PSPNet,
   "segnet": segnet.SegNet,
   "segnet_basic": segnet.SegNetBasic,
@@ -25,6 +41,13 @@ MODELS = {
 PAPER_BACKBONES = {
   "deeplab_v1": deeplab_v1.BACKBONE,
   "deeplab_v2": deeplab_v2.BACKBONE,
+  "fcn_32s": fcn.BACKBONE,
+  "fcn_16s": fcn.BACKBONE,
+  "fcn_8s": fcn.BACKBONE,
+  "fcn_8s_at_once": fcn.BACKBONE,
+  "fcn_alexnet": fcn.ALEXNET_BACKBONE,
+  "fcn_resnet": fcn_resnet.BACKBONE,
+  "hypercolumn": hypercolumn.BACKBONE,
   "pspnet": pspnet.BACKBONE,
   "classifier": classifier.BACKBONE,
   "segnet": segnet.BACKBONE,

@@ -1,0 +1,100 @@
+"""torchvision's FCN-ResNet (models/segmentation/fcn.py).
+
+The idea: a ResNet that keeps an eighth of the image's resolution by dilation
+(arXiv:1606.00915) needs none of FCN's skips; a small head on its last map is
+enlarged bilinearly to the image. It shares FCN's name, not its parts: 3x3 to
+a quarter of the channels, norm, ReLU, dropout 0.1, 1x1. An auxiliary head of
+the same make on c4 is trained with weight 0.5 (references/segmentation).
+`backbone="resnet101"` is the larger of the two published.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxseg.layers.conv import (
+  Conv,
+  ConvNormAct,
+  torch_uniform,
+  torch_uniform_bias,
+)
+from jaxseg.layers.norm import BatchNorm
+from jaxseg.layers.resize import resize_bilinear
+from jaxseg.types import Images, Outputs
+
+
+class FCNHead(nn.Module):
+  """3x3 convolution to a quarter, dropout, 1x1 classifier, in float32."""
+
+  num_classes: int
+  dropout_rate: float
+  conv: Callable[..., Any]
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    features = x.shape[-1] // 4
+    x = self.conv(features, kernel_init=torch_uniform, name="conv")(
+      x, train=train
+    )
+    x = nn.Dropout(self.dropout_rate, name="dropout")(
+      x, deterministic=not train
+    )
+    x = Conv(
+      self.num_classes,
+      1,
+      kernel_init=torch_uniform,
+      bias_init=torch_uniform_bias(features),
+      param_dtype=self.param_dtype,
+      name="classifier",
+    )(x)
+    return x.astype(jnp.float32)
+
+
+class FCNResNet(nn.Module):
+  """`[n, h, w, c]` -> `logits`, `aux_logits`, `[n, h, w, num_classes]` each.
+
+  Attributes:
+    backbone: gives c4 and c5 at output stride 8.
+    dropout_rate: of both heads.
+  """
+
+  num_classes: int
+  backbone: nn.Module
+  dropout_rate: float = 0.1
+  norm: Callable[..., Any] = BatchNorm
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, image: Images, *, train: bool) -> Outputs:
+    conv = functools.partial(
+      ConvNormAct,
+      norm=self.norm,
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+    )
+    head = functools.partial(
+      FCNHead,
+      self.num_classes,
+      self.dropout_rate,
+      conv=conv,
+      param_dtype=self.param_dtype,
+    )
+    features = self.backbone(image, train=train)
+    logits = {
+      "logits": head(name="head")(features["c5"], train=train),
+      "aux_logits": head(name="aux_head")(features["c4"], train=train),
+    }
+    return {
+      key: resize_bilinear(value, image.shape[1:3], align_corners=False)
+      for key, value in logits.items()
+    }
+
+
+# torchvision's; a config's own fields override them.
+BACKBONE = {"name": "resnet50", "output_stride": 8}
