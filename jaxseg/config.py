@@ -55,10 +55,12 @@ def base() -> ConfigDict:
 
   c.loss = loss = ConfigDict()
   loss.heads = ConfigDict({"logits": 1.0})  # weight of each output's loss
-  loss.class_weights = ()  # one a class; () = all one
+  loss.class_weights = ()  # one a class; () = all one, or by loss.balance
+  loss.balance = ""  # "median_frequency" of the training masks, or none
   loss.label_smoothing = 0.0
   # Weight of the valid pixels, "count" of them, or of the "images"
   loss.normalise_by = "weight"
+  loss.label_stride = 1  # look at every n-th pixel and row only; DeepLab: 8
 
   c.optimizer = optimizer = ConfigDict()
   optimizer.name = "sgd"  # "sgd", "adamw" or "rmsprop"

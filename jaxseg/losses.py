@@ -85,6 +85,7 @@ def heads_loss(
   class_weights: Sequence[float] | jax.Array | None = None,
   label_smoothing: float = 0.0,
   normalise_by: str = "weight",
+  label_stride: int = 1,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
   """Cross-entropy of several outputs of one network, weighted and added.
 
@@ -98,6 +99,9 @@ def heads_loss(
     class_weights: one a class.
     label_smoothing: share spread over all classes.
     normalise_by: a key of `NORMALISERS`.
+    label_stride: the loss looks at every n-th pixel of every n-th row only.
+      Where scores were enlarged n times by `zoom_bilinear`, these are the
+      scores themselves, and the loss is DeepLab's on the shrunken label.
 
   Returns:
     The weighted sum of the heads' sums, and the one weight they share.
@@ -110,13 +114,14 @@ def heads_loss(
     raise UserError(
       f"loss.heads is empty; expected weights for some of {list(outputs)}"
     )
+  sample = (slice(None), *[slice(None, None, label_stride)] * (label.ndim - 1))
   total, weight = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
   for key, head_weight in pairs:
     if key not in outputs:
       raise unknown_name("output in loss.heads", key, outputs)
     head_sum, weight = softmax_cross_entropy(
-      outputs[key],
-      label,
+      outputs[key][sample],
+      label[sample],
       ignore_label=ignore_label,
       class_weights=class_weights,
       label_smoothing=label_smoothing,

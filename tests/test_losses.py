@@ -169,6 +169,30 @@ def test_weight_counts_more_pixels_than_float32_can_one_by_one():
   assert weight == 2**24 + 2**12
 
 
+def test_images_as_the_normaliser_add_up_their_pixels():
+  """Two images of 3 and 1 valid pixels: the sum of four, divided by two."""
+  logits = jnp.zeros((2, 1, 3, 4))
+  label = np.array([[[0, 1, 2]], [[3, 255, 255]]])
+  total, weight = losses.softmax_cross_entropy(
+    logits, jnp.asarray(label), ignore_label=255, normalise_by="images"
+  )
+  np.testing.assert_allclose(total, 4 * np.log(4), rtol=1e-6)
+  assert weight == 2
+
+
+def test_a_label_stride_looks_at_every_nth_pixel_and_row():
+  rng = np.random.default_rng(0)
+  logits = jnp.asarray(rng.standard_normal((2, 9, 12, 3)), jnp.float32)
+  label = jnp.asarray(rng.integers(0, 3, (2, 9, 12)))
+  fields = dict(head_weights={"logits": 1.0}, ignore_label=255)
+  got = losses.heads_loss({"logits": logits}, label, label_stride=4, **fields)
+  want = losses.heads_loss(
+    {"logits": logits[:, ::4, ::4]}, label[:, ::4, ::4], **fields
+  )
+  np.testing.assert_array_equal(got, want)
+  assert got[1] == 2 * 3 * 3
+
+
 def test_heads_are_weighted_and_share_one_weight():
   logits, label = example()
   aux = example(seed=1)[0]

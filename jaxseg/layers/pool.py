@@ -107,11 +107,16 @@ def dilated_max_pool(
 
 
 def avg_pool(
-  x: Float[Array, "n h w c"], window: int, stride: int | None = None
+  x: Float[Array, "n h w c"],
+  window: int,
+  stride: int | None = None,
+  *,
+  padding: int = 0,
 ) -> Float[Array, "n ho wo c"]:
-  """Average pooling without padding; a partial window is dropped."""
+  """Average pooling; padding counts as zeros, partial windows are dropped."""
   stride = window if stride is None else stride
-  return nn.avg_pool(x, (window, window), (stride, stride), "VALID")
+  pads = ((padding, padding),) * 2
+  return nn.avg_pool(x, (window, window), (stride, stride), pads)
 
 
 def dilated_avg_pool(

@@ -4,7 +4,8 @@ Bilinear source coordinate of output i, from `in_size` to `out_size`:
 - `align_corners=True`: i (in - 1) / (out - 1), the corners' centres coincide
   (Caffe's Interp layer, TensorFlow DeepLab, PSPNet);
 - `align_corners=False`: (i + 0.5) in / out - 0.5, clamped to the image
-  (torchvision, half-pixel centres).
+  (torchvision, half-pixel centres);
+- `zoom_bilinear`: i / factor, whatever the size (DeepLab, DilatedNet).
 No antialiasing when shrinking, in either. Nearest takes floor(i in / out).
 """
 
@@ -32,6 +33,14 @@ def bilinear_matrix(
   return matrix
 
 
+def zoom_matrix(in_size: int, factor: int, out_size: int) -> np.ndarray:
+  """The `[out_size, in_size]` matrix that reads at i / factor, clamped."""
+  whole = bilinear_matrix(
+    in_size, (in_size - 1) * factor + 1, align_corners=True
+  )
+  return whole[np.minimum(np.arange(out_size), len(whole) - 1)]
+
+
 def resize_bilinear(
   x: jax.Array, size: tuple[int, int], *, align_corners: bool
 ) -> jax.Array:
@@ -40,10 +49,40 @@ def resize_bilinear(
     return x
   if tuple(x.shape[1:3]) == (1, 1):
     return jnp.broadcast_to(x, (x.shape[0], *size, x.shape[3]))
-  rows, cols = (
-    jnp.asarray(bilinear_matrix(a, b, align_corners=align_corners), x.dtype)
-    for a, b in zip(x.shape[1:3], size, strict=True)
+  return _by_matrices(
+    x,
+    *(
+      bilinear_matrix(a, b, align_corners=align_corners)
+      for a, b in zip(x.shape[1:3], size, strict=True)
+    ),
   )
+
+
+def zoom_bilinear(
+  x: jax.Array, factor: int, size: tuple[int, int]
+) -> jax.Array:
+  """Enlarges a map whose pixel i lies on pixel `factor * i` of the result.
+
+  Where the result ends before the enlarged map it is cropped, where it goes
+  on the last row or column is repeated. On the DeepLabs' own sizes, (h - 1)
+  factor + 1, this is bilinear resizing with `align_corners=True`.
+
+  Args:
+    x: `[n, h, w, c]`.
+    factor: how many times larger.
+    size: height and width of the result.
+  """
+  return _by_matrices(
+    x,
+    *(
+      zoom_matrix(a, factor, b) for a, b in zip(x.shape[1:3], size, strict=True)
+    ),
+  )
+
+
+def _by_matrices(x: jax.Array, rows: np.ndarray, cols: np.ndarray):
+  """Rows, then columns, as products with interpolation matrices."""
+  rows, cols = jnp.asarray(rows, x.dtype), jnp.asarray(cols, x.dtype)
   exact = jax.lax.Precision.HIGHEST
   x = jnp.einsum("ih,nhwc->niwc", rows, x, precision=exact)
   return jnp.einsum("jw,niwc->nijc", cols, x, precision=exact)

@@ -62,6 +62,7 @@ class Recipe:
         ("class_weights", tuple(loss.class_weights) or None),
         ("label_smoothing", loss.label_smoothing),
         ("normalise_by", loss.normalise_by),
+        ("label_stride", loss.label_stride),
       ),
       ema_decay=config.optimizer.ema_decay,
       image_classes=(

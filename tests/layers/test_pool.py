@@ -11,6 +11,7 @@ import pytest
 from jaxseg.layers.pool import (
   adaptive_avg_pool,
   adaptive_matrix,
+  avg_pool,
   max_pool,
   pool_padding,
   pooled_size,
@@ -79,6 +80,12 @@ def test_adaptive_pool_averages_its_bins():
   for i, j in itertools.product(range(6), range(6)):
     part = x[:, slice(*rows[i]), slice(*columns[j])]
     np.testing.assert_allclose(y[:, i, j], part.mean((1, 2)), rtol=1e-5)
+
+
+def test_average_pool_counts_its_padding_as_zeros():
+  y = avg_pool(jnp.ones((1, 3, 4, 1)), 3, 1, padding=1)
+  seen = np.outer([2, 3, 2], [2, 3, 3, 2])
+  np.testing.assert_allclose(y[0, ..., 0], seen / 9, rtol=1e-6)
 
 
 def test_more_bins_than_pixels_repeat_them():

@@ -9,6 +9,7 @@ from jaxseg.layers.resize import (
   bilinear_matrix,
   resize_bilinear,
   resize_nearest,
+  zoom_bilinear,
 )
 
 # torch.nn.Upsample's documentation: [[1, 2], [3, 4]] doubled.
@@ -169,3 +170,25 @@ def test_values_and_gradients_equal_torch(size, out, mode):
     rtol=1e-4,
     atol=1e-3,
   )
+
+
+@pytest.mark.parametrize("size", [(9, 17), (7, 15), (12, 20)])
+def test_zoom_keeps_every_pixel_on_its_multiple(size):
+  """y[4 i] = x[i], straight lines between; cropped, or the end repeated."""
+  x = np.random.default_rng(0).random((2, 3, 5, 4)).astype(np.float32)
+  y = np.asarray(zoom_bilinear(jnp.asarray(x), 4, size))
+  rows, columns = (
+    np.minimum(np.arange(n) / 4, m - 1)
+    for n, m in zip(size, x.shape[1:3], strict=True)
+  )
+  for n, c in np.ndindex(2, 4):
+    lines = [np.interp(columns, np.arange(5), row) for row in x[n, :, :, c]]
+    want = [np.interp(rows, np.arange(3), line) for line in np.array(lines).T]
+    np.testing.assert_allclose(y[n, :, :, c].T, want, atol=1e-6)
+
+
+def test_zoom_is_align_corners_on_its_own_size():
+  x = np.random.default_rng(1).random((1, 6, 4, 3)).astype(np.float32)
+  zoomed = zoom_bilinear(jnp.asarray(x), 8, (41, 25))
+  want = resize_bilinear(jnp.asarray(x), (41, 25), align_corners=True)
+  np.testing.assert_allclose(zoomed, want, atol=1e-6)
