@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
   recipes.caffe_input(c, mean=(0.0, 0.0, 0.0))
   c.augment.update(scale=(1.0, 1.0), flip=False)
   c.loss.class_weights = DATASETS[preset].class_weights
-  c.loss.normalise_by = "count"
+  c.loss.update(balance="median_frequency", normalise_by="count")
   recipes.caffe_sgd(c)
   c.optimizer.learning_rate = 0.1
   c.schedule.name = "constant"
@@ -48,6 +48,7 @@ def small(c: ConfigDict) -> None:
   recipes.from_scratch(c, learning_rate=1e-2, steps=800)
   c.model.features = 16
   c.augment.flip = True
+  c.loss.balance = ""
   c.eval.batch_size = 50
 
 

@@ -28,6 +28,7 @@ from jaxseg.data.placement import Recipe
 from jaxseg.errors import UserError, unknown_name
 
 LOADERS = ("tfdata", "resident")
+BALANCES = ("", "median_frequency")
 
 # Listing a folder and decoding a set are done once per process. The keys say
 # what was read; `resolve` looks at the disk again.
@@ -57,6 +58,10 @@ def resolve(config: ConfigDict) -> ConfigDict:
   names = _class_names(config, train.counts, _recipe(config, data.canvas))
   data.class_names = names
   data.palette = _palette(config, spec, len(names))
+  if config.loss.balance and not config.loss.class_weights:
+    config.loss.class_weights = audit.median_frequency(
+      train.counts[data.train_split], len(names)
+    )
   _note_absent(train.counts[data.train_split], names)
   return config
 
@@ -135,6 +140,8 @@ def _check_fields(config: ConfigDict) -> None:
   data = config.data
   if data.loader not in LOADERS:
     raise unknown_name("data.loader", data.loader, LOADERS)
+  if config.loss.balance not in BALANCES:
+    raise unknown_name("loss.balance", config.loss.balance, BALANCES[1:])
   canvases = (("data.canvas", data.canvas), ("eval.canvas", config.eval.canvas))
   for field, canvas in canvases:
     if field == "eval.canvas" and not canvas:

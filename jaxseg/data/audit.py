@@ -6,7 +6,7 @@ the refusal of ids that are no class: in JAX an id too large would be NaN or
 silence, and -1 would train the last class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 
 import numpy as np
@@ -22,10 +22,18 @@ _MAX_MEAN_IDS = 32
 
 @dataclasses.dataclass(frozen=True)
 class IdCount:
-  """Where one id, after the label map, occurs in a split."""
+  """Where one id, after the label map, occurs in a split.
+
+  Attributes:
+    pixels: that have it.
+    masks: that hold it.
+    area: all pixels of those masks.
+    first: the first of them.
+  """
 
   pixels: int
   masks: int
+  area: int
   first: str
 
 
@@ -95,9 +103,36 @@ def _add(
   for old, pixels in histogram.items():
     new = label_map.get(old, old)
     mapped[new] = mapped.get(new, 0) + pixels
+  area = sum(mapped.values())
   for i, pixels in mapped.items():
-    seen = found.get(i, IdCount(0, 0, name))
-    found[i] = IdCount(seen.pixels + pixels, seen.masks + 1, seen.first)
+    seen = found.get(i, IdCount(0, 0, 0, name))
+    found[i] = IdCount(
+      seen.pixels + pixels, seen.masks + 1, seen.area + area, seen.first
+    )
+
+
+def median_frequency(
+  counts: Mapping[int, IdCount], num_classes: int
+) -> tuple[float, ...]:
+  """Class weights median(f) / f[c], f[c] the frequency of class c.
+
+  Eigen & Fergus 2015 (arXiv:1411.4734) and SegNet: the frequency
+  is the share of a class in the images that hold it, and in no others.
+
+  Args:
+    counts: of the ids of a split.
+    num_classes: ids 0..num_classes - 1 are weighted; one that never occurs
+      gets 1 and has no part in the median.
+  """
+  frequency = {
+    i: counts[i].pixels / counts[i].area
+    for i in range(num_classes)
+    if i in counts
+  }
+  median = float(np.median(list(frequency.values()) or [1.0]))
+  return tuple(
+    median / frequency[i] if i in frequency else 1.0 for i in range(num_classes)
+  )
 
 
 def check_ids(counts: Counts, num_classes: int, recipe: Recipe) -> None:

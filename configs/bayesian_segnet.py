@@ -1,0 +1,55 @@
+"""Bayesian SegNet (2015): python train.py --config=configs/bayesian_segnet.py
+
+Data presets: `configs/bayesian_segnet.py:shapes` (the default), `:camvid`,
+`:folder`.
+
+The published recipe (SegNet-Tutorial's solver and prototxt): that of SegNet
+(SGD 0.9, a fixed rate of 0.001, decay 5e-4, batch 4, no augmentation, classes
+weighted by median frequency) for 60,000 steps, with dropout of a half around
+the three deepest stages. Evaluation here leaves dropout out;
+`jaxseg.models.segnet.monte_carlo` draws networks and gives mean and variance.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxseg import recipes
+from jaxseg.config import parse_arg, with_data
+from jaxseg.data.datasets import DATASETS
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """Bayesian SegNet on the data preset that `arg` names."""
+  preset, _ = parse_arg(arg)
+  c = with_data(preset)
+  with c.unlocked():
+    c.name = "bayesian_segnet"
+    c.model = ConfigDict(
+      dict(
+        name="bayesian_segnet",
+        backbone=dict(name="vgg16_bn", width=64, dropout_rate=0.5),
+        dropout_rate=0.5,
+      )
+    )
+  c.augment.update(scale=(1.0, 1.0), flip=False)
+  c.loss.class_weights = DATASETS[preset].class_weights
+  c.loss.update(balance="median_frequency", normalise_by="count")
+  recipes.caffe_sgd(c)
+  c.optimizer.learning_rate = 1e-3
+  c.schedule.name = "constant"
+  c.train.update(steps=60_000, batch_size=4, eval_every=1000)
+  if preset == "shapes":
+    small(c)
+  return c
+
+
+def small(c: ConfigDict) -> None:
+  """A narrow, shallower VGG, less dropout: minutes on two CPU cores."""
+  recipes.from_scratch(c, learning_rate=4e-3, steps=1500)
+  with c.unlocked():
+    c.model.backbone.update(
+      width=8, stage_sizes=(2, 2, 2, 1, 1), dropout_rate=0.2
+    )
+  c.model.dropout_rate = 0.2
+  c.augment.flip = True
+  c.loss.balance = ""
+  c.eval.batch_size = 50

@@ -1,0 +1,78 @@
+"""Median-frequency balancing: by hand, from a folder, and near CamVid's."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxseg import data
+from jaxseg.data.audit import IdCount, median_frequency
+from jaxseg.data.datasets import DATASETS
+from jaxseg.errors import UserError
+
+CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid"
+
+
+def test_by_hand():
+  """Shares 1/2, 1/4 and 1/10 of the images that hold each class."""
+  counts = {
+    0: IdCount(pixels=100, masks=2, area=200, first="a"),
+    1: IdCount(pixels=50, masks=2, area=200, first="a"),
+    2: IdCount(pixels=10, masks=1, area=100, first="b"),
+    255: IdCount(pixels=40, masks=1, area=100, first="b"),
+  }
+  # The fourth class never occurs.
+  assert median_frequency(counts, 4) == pytest.approx((0.5, 1.0, 2.5, 1.0))
+  assert median_frequency({}, 2) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("loader", ["tfdata", "resident"])
+def test_from_the_masks_of_the_training_split(folder, configure, write, loader):
+  root = folder({"train": 4, "val": 2})
+  # One that holds a single class, another a single void pixel besides.
+  mask = np.zeros((20, 24), np.uint8)
+  write(root / "masks/train/n00.png", mask)
+  mask[:10], mask[19, 23] = 2, 255
+  write(root / "masks/train/n01.png", mask)
+  config = configure(root, loader=loader)
+  assert config.loss.class_weights == ()
+  config.loss.balance = "median_frequency"
+  config = data.resolve(config)
+  source = data.sources.find(config.data)
+  masks = [source.ids("train", i) for i in range(4)]
+  frequency = []
+  for k in range(3):
+    holding = [mask for mask in masks if (mask == k).any()]
+    pixels = sum((mask == k).sum() for mask in holding)
+    frequency.append(pixels / sum(mask.size for mask in holding))
+  weights = np.median(frequency) / frequency
+  np.testing.assert_allclose(config.loss.class_weights, weights, rtol=1e-12)
+  assert data.resolve(config) == config
+
+
+def test_weights_that_are_given_stay(folder, configure):
+  config = configure(folder())
+  config.loss.update(balance="median_frequency", class_weights=(1.0, 2.0, 3.0))
+  assert data.resolve(config).loss.class_weights == (1.0, 2.0, 3.0)
+
+
+def test_a_misspelt_balance_says_which_exist(folder, configure):
+  config = configure(folder())
+  config.loss.balance = "median"
+  with pytest.raises(UserError, match="'median'.*median_frequency"):
+    data.resolve(config)
+
+
+@pytest.mark.data
+def test_near_the_published_weights_of_camvid(configure):
+  """They stem from other masks: signs, above all, were counted otherwise."""
+  if not CAMVID.exists():
+    pytest.skip(f"no {CAMVID}")
+  config = configure(CAMVID, name="camvid", canvas=(360, 480))
+  config.data.loader = "resident"
+  config.loss.balance = "median_frequency"
+  config = data.resolve(config)
+  published = DATASETS["camvid"].class_weights
+  ratio = np.divide(config.loss.class_weights, published)
+  ratio = np.delete(ratio, config.data.class_names.index("sign_symbol"))
+  assert np.all((ratio > 0.9) & (ratio < 1.25))
