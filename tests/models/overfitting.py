@@ -55,17 +55,23 @@ def overfit(name: str, steps: int = STEPS, **model_fields) -> float:
   return _train(data.resolve(config))
 
 
+def draw_batch(indices) -> dict[str, np.ndarray]:
+  """These training examples of `shapes` as a batch."""
+  images, labels = zip(*(shapes.draw("train", i) for i in indices), strict=True)
+  n = len(images)
+  return {
+    "image": np.stack(images),
+    "label": np.stack(labels),
+    "size": np.tile(np.asarray(shapes.SIZE, np.int32), (n, 1)),
+    "index": np.arange(n, dtype=np.int32),
+  }
+
+
 def _train(config) -> float:
   mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
   model, optimizer, _, state = setup.start(config, mesh)
   recipe = step.Recipe.from_config(config)
-  images, labels = zip(*(shapes.draw("train", i) for i in SCENES), strict=True)
-  batch = {
-    "image": jnp.asarray(np.stack(images)),
-    "label": jnp.asarray(np.stack(labels)),
-    "size": jnp.tile(jnp.asarray(shapes.SIZE, jnp.int32), (len(SCENES), 1)),
-    "index": jnp.arange(len(SCENES), dtype=jnp.int32),
-  }
+  batch = jax.tree.map(jnp.asarray, draw_batch(SCENES))
   train_step = jax.jit(
     functools.partial(
       step.train_step, model=model, optimizer=optimizer, recipe=recipe

@@ -59,9 +59,8 @@ def logged(workdir, step):
   return bool(lines) and json.loads(lines[-1])["step"] >= step
 
 
-@pytest.mark.parametrize(
-  "loader", ["tfdata", pytest.param("resident", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", ["tfdata", "resident"])
 def test_kill_9_and_again_equals_never_killed(
   train_command, run_process, tmp_path, loader
 ):
@@ -84,7 +83,7 @@ def test_kill_9_and_again_equals_never_killed(
 
 @pytest.mark.parametrize(
   "number",
-  [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+  [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM],
 )
 def test_a_signal_saves_first(train_command, run_process, tmp_path, number):
   fields = (

@@ -1,0 +1,146 @@
+"""What holds for every network in `MODELS` that labels pixels."""
+
+import functools
+import importlib.util
+from pathlib import Path
+import re
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import data, models, sharding
+from jaxseg.training import setup, step
+
+_spec = importlib.util.spec_from_file_location(
+  "overfitting", Path(__file__).with_name("overfitting.py")
+)
+overfitting = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(overfitting)
+
+NETWORKS = sorted(models.MODELS.keys() - {"classifier"})
+# Odd sides, even sides, and what each paper trains or scores at.
+SIZES = [(65, 97), (96, 128)]
+PAPER_SIZES = {
+  "bayesian_segnet": (360, 480),
+  "deconvnet": (224, 224),
+  "deeplab_v1": (321, 321),
+  "deeplab_v2": (321, 321),
+  "dilatednet": (500, 500),
+  "pspnet": (473, 473),
+  "segnet": (360, 480),
+  "segnet_basic": (360, 480),
+}
+OTHER_PAPERS_SIZE = (500, 375)
+
+
+@functools.cache
+def _network(name: str, **fields):
+  return models.create(name, num_classes=21, **fields)
+
+
+def _abstract(name, size, train=False, **fields):
+  """Outputs and variables of the network as published, nothing computed."""
+  model = _network(name, **fields)
+  keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+  image = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+  run = functools.partial(model.init_with_output, train=train)
+  return jax.eval_shape(run, keys, image)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_are_float32_at_the_size_of_the_image(name):
+  for size in (*SIZES, PAPER_SIZES.get(name, OTHER_PAPERS_SIZE)):
+    outputs, _ = _abstract(name, size)
+    assert "logits" in outputs
+    for key, value in outputs.items():
+      assert key == "logits" or key.startswith("aux_")
+      assert value.shape == (2, *size, 21), key
+      assert value.dtype == jnp.float32, key
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_training_and_evaluation_have_one_tree(name):
+  trees = [_abstract(name, SIZES[0], train)[1] for train in (False, True)]
+  assert trees[0] == trees[1]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_submodule_has_a_name(name):
+  _, variables = _abstract(name, SIZES[0])
+  parts = {
+    part
+    for path in traverse_util.flatten_dict(variables["params"])
+    for part in path
+  }
+  assert not [part for part in parts if re.fullmatch(r"[A-Z]\w*_\d+", part)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_bfloat16_keeps_float32_variables_and_logits(name):
+  outputs, variables = _abstract(name, SIZES[0], dtype="bfloat16")
+  dtypes = {a.dtype for a in jax.tree.leaves([outputs, variables])}
+  assert dtypes == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_train_must_be_said(name):
+  with pytest.raises(TypeError, match="train"):
+    jax.eval_shape(
+      _network(name).init, jax.random.key(0), jnp.zeros((1, 65, 97, 3))
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_are_hashable(name):
+  model = models.create(name, num_classes=21)
+  assert hash(model) == hash(_network(name)) and model == _network(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_parameter_moves_in_real_steps_on_eight_devices(name):
+  """Plain gradient steps, so that what has no gradient stays where it is.
+
+  Score layers that begin at zero hold back what lies before them for a step,
+  and identity-initialised ones for no longer.
+  """
+  config = overfitting.load_config(name, "shapes")
+  config.data.loader = "resident"
+  config.optimizer.update(
+    name="sgd", momentum=0.0, weight_decay=0.0, learning_rate=0.1,
+    multipliers=(), no_decay=(), ema_decay=0.0, clip_norm=1.0,
+  )  # fmt: skip
+  config.schedule.update(name="constant", warmup_steps=0)
+  config = data.resolve(config)
+  mesh = sharding.make_mesh()
+  assert mesh.size == 8
+  model, optimizer, _, state = setup.start(config, mesh)
+  before = jax.device_get(state.params)
+  batch = sharding.global_batch(overfitting.draw_batch(range(8)), mesh)
+  train_step = jax.jit(
+    functools.partial(
+      step.train_step,
+      model=model,
+      optimizer=optimizer,
+      recipe=step.Recipe.from_config(config),
+    )
+  )
+  for _ in range(3):
+    state, measured = train_step(state, batch)
+    assert np.isfinite(measured["loss"])
+  after = jax.device_get(state.params)
+  still = [
+    path
+    for path, value in traverse_util.flatten_dict(after, sep="/").items()
+    if (value == traverse_util.flatten_dict(before, sep="/")[path]).all()
+  ]
+  assert not still
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_learns_four_images_by_heart(name):
+  assert overfitting.overfit(name) > 0.95
