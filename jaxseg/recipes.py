@@ -47,3 +47,29 @@ def from_scratch(c: ConfigDict, *, learning_rate: float, steps: int) -> None:
   )
   c.schedule.update(name="cosine", warmup_steps=50)
   c.train.update(steps=steps, batch_size=16, eval_every=steps // 2)
+
+
+def fcn(
+  c: ConfigDict, *, learning_rate: float, heavy_learning_rate: float = 0.0
+) -> None:
+  """FCN's: of the CVPR text (Sec. 4.3), or of the released solvers.
+
+  Whole images, unchanged, at a fixed rate: 20 of them for 175 epochs (here of
+  CamVid's 367), or, "heavy", one with a loss summed over its pixels.
+
+  Args:
+    c: a configuration with its data preset.
+    learning_rate: of the text.
+    heavy_learning_rate: of the released solver; 0 for the text's recipe.
+  """
+  caffe_sgd(c)
+  c.schedule.name = "constant"
+  c.augment.update(crop=c.data.canvas, scale=(1.0, 1.0), flip=False)
+  c.optimizer.learning_rate = learning_rate
+  c.train.update(steps=3200, batch_size=20, eval_every=400)
+  if heavy_learning_rate:
+    # Its weights are Caffe's; torchvision's read the presets' normalisation.
+    caffe_input(c)
+    c.loss.normalise_by = "images"
+    c.optimizer.update(learning_rate=heavy_learning_rate, momentum=0.99)
+    c.train.update(steps=100_000, batch_size=1, eval_every=4000)

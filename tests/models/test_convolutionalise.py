@@ -1,0 +1,146 @@
+"""A classifier as convolutions: the same scores, one at every position."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import models
+from jaxseg.errors import UserError
+from jaxseg.models.convolutionalise import DenseView, convolutionalise
+
+FEATURES = 16
+CLASSES = 5
+# fc6 covers what the classifier's head reads at 224 (and caffenet's at 227).
+CASES = {
+  "vgg11_bn": ({"name": "vgg11_bn", "width": 2}, 7, 224),
+  "alexnet": ({"name": "alexnet", "widths": (4, 6, 8, 8, 4)}, 6, 224),
+  "caffenet": ({"name": "caffenet", "widths": (4, 6, 8, 8, 4)}, 6, 227),
+}
+# Without padding, 404 pixels, VGG-16's receptive field, leave a 7x7 map, and
+# every pooling divides evenly.
+FIELD = 404
+UNPADDED = {"name": "vgg16", "width": 2, "padding": 0, "pad_inner": False}
+
+
+def _random(module, side, seed=0):
+  """Random variables, drawn in NumPy, with running statistics of their own."""
+  shapes = jax.eval_shape(
+    lambda: module.init(
+      jax.random.key(0), jnp.zeros((1, side, side, 3)), train=False
+    )
+  )
+  rng = np.random.default_rng(seed)
+
+  def draw(leaf):
+    if leaf.ndim == 1:
+      return jnp.asarray(rng.uniform(0.2, 1, leaf.shape), leaf.dtype)
+    fan_in = np.prod(leaf.shape[:-1])
+    return jnp.asarray(
+      rng.standard_normal(leaf.shape) * (2 / fan_in) ** 0.5, leaf.dtype
+    )
+
+  return jax.tree.map(draw, shapes)
+
+
+def _pair(spec, side):
+  """A classifier with random variables, and its dense view."""
+  classifier = models.create(
+    "classifier", num_classes=CLASSES, backbone=spec, head_features=FEATURES
+  )
+  return classifier, _random(classifier, side)
+
+
+def _apply(module):
+  """Compiled in a hurry, since it runs once."""
+  return jax.jit(
+    lambda variables, image: module.apply(variables, image, train=False),
+    compiler_options={"xla_backend_optimization_level": 0},
+  )
+
+
+def _view(classifier, kernel_size):
+  return DenseView(
+    CLASSES, classifier.backbone, kernel_size, head_features=FEATURES
+  )
+
+
+def _image(*size):
+  rng = np.random.default_rng(1)
+  return jnp.asarray(rng.standard_normal((1, *size, 3)), jnp.float32)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_at_the_training_size_it_is_the_classifier(name):
+  spec, kernel_size, side = CASES[name]
+  classifier, variables = _pair(spec, side)
+  image = _image(side, side)
+  expected = _apply(classifier)(variables, image)["logits"]
+  view = _view(classifier, kernel_size)
+  y = _apply(view)(convolutionalise(variables), image)["logits"]
+  assert y.shape == (1, 1, 1, CLASSES)
+  assert np.abs(expected).max() > 0.1
+  np.testing.assert_allclose(
+    y[:, 0, 0], expected, atol=1e-5 * np.abs(expected).max()
+  )
+
+
+def test_one_pass_is_the_classifier_slid_over_the_image():
+  classifier, variables = _pair(UNPADDED, FIELD)
+  image = _image(FIELD + 32, FIELD + 64)
+  y = _apply(_view(classifier, 7))(convolutionalise(variables), image)
+  y = y["logits"]
+  assert y.shape == (1, 2, 3, CLASSES)
+  slid = _apply(classifier)
+  for i, j in np.ndindex(2, 3):
+    window = image[:, 32 * i : 32 * i + FIELD, 32 * j : 32 * j + FIELD]
+    expected = slid(variables, window)["logits"]
+    np.testing.assert_allclose(
+      y[:, i, j], expected, atol=1e-5 * np.abs(expected).max()
+    )
+  # The positions do differ.
+  assert np.ptp(y, axis=(1, 2)).max() > 1e-2 * np.abs(y).max()
+
+
+def _flops(module, side):
+  """What XLA counts, for VGG-16 at full width."""
+  image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+  run = functools.partial(module.init_with_output, train=False)
+  outputs, variables = jax.eval_shape(run, jax.random.key(0), image)
+  apply = jax.jit(functools.partial(module.apply, train=False))
+  cost = apply.lower(variables, image).cost_analysis()
+  return outputs["logits"].shape, cost["flops"]
+
+
+def test_a_pass_at_448_costs_a_fraction_of_its_64_positions():
+  """By arithmetic: convolutions 15.35e9 and fc 0.12e9 products at 224.
+
+  (4 * 15.35 + 64 * 0.12) / (64 * 15.47) = 0.070. XLA leaves out products with
+  padding, 3 % of them.
+  """
+  classifier = models.create("classifier", num_classes=1000, backbone="vgg16")
+  shape, once = _flops(classifier, 224)
+  assert shape == (1, 1000)
+  assert once == pytest.approx(2 * 15.47e9, rel=0.04)
+  shape, dense = _flops(DenseView(1000, classifier.backbone), 448)
+  assert shape == (1, 8, 8, 1000)
+  assert dense / (64 * once) == pytest.approx(0.070, abs=0.003)
+
+
+def test_its_variables_are_those_of_fcn_32s():
+  spec = {"name": "vgg11_bn", "width": 2, "padding": 100}
+  _, variables = _pair({"name": "vgg11_bn", "width": 2}, 224)
+  fcn = models.create(
+    "fcn_32s", num_classes=CLASSES, backbone=spec, head_features=FEATURES
+  )
+  expected = _random(fcn, 32)
+  converted = convolutionalise(variables)
+  assert jax.tree.map(jnp.shape, converted) == jax.tree.map(jnp.shape, expected)
+
+
+def test_another_head_is_refused():
+  variables = {"params": {"head": {"classifier": {}}, "backbone": {}}}
+  with pytest.raises(UserError, match="expected fc6, fc7 and classifier"):
+    convolutionalise(variables)
