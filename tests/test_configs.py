@@ -1,15 +1,20 @@
 """Every configuration with every data preset loads, locks and builds."""
 
+import functools
 import importlib.util
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxseg import config as configs
-from jaxseg import models
+from jaxseg.data.datasets import DATASETS
 from jaxseg.errors import UserError
+from jaxseg.training import optimizers, step
+from jaxseg.training.checkpoints import create_model
+from jaxseg.training.state import create_state
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -35,27 +40,85 @@ def _cases():
         yield pytest.param(path, arg, id=f"{path.stem}:{arg}")
 
 
+def resolved(path: Path, arg: str):
+  """The configuration, with what would come from the data set filled in."""
+  config, _ = load(path, arg)
+  spec = DATASETS[config.data.name]
+  with config.unlocked():
+    config.data.class_names = spec.class_names or tuple("abcdefg")
+    config.data.mean = tuple(config.data.mean) or spec.mean
+    config.data.std = tuple(config.data.std) or spec.std
+  return config
+
+
+def one_step(config, image_size):
+  """A step function of (state, batch), and the shapes of both."""
+  model = create_model(config)
+  key = jax.random.key(0)
+  n, (h, w) = config.train.batch_size, image_size
+  params = jax.eval_shape(
+    lambda: model.init(key, jnp.zeros((1, h, w, 3)), train=False)
+  )["params"]
+  rate = optimizers.schedule(config.schedule, peak=0.1, steps=10)
+  optimizer = optimizers.create(config.optimizer, rate, params)
+  state = jax.eval_shape(
+    lambda: create_state(
+      model,
+      optimizer,
+      key,
+      (1, h, w, 3),
+      ema=config.optimizer.ema_decay > 0,
+    )
+  )
+  recipe = step.Recipe.from_config(config)
+  batch = {
+    "image": jax.ShapeDtypeStruct((n, h, w, 3), jnp.uint8),
+    "label": jax.ShapeDtypeStruct((n, h, w), jnp.uint8),
+    "size": jax.ShapeDtypeStruct((n, 2), jnp.int32),
+    "index": jax.ShapeDtypeStruct((n,), jnp.int32),
+  }
+  run = functools.partial(
+    step.train_step, model=model, optimizer=optimizer, recipe=recipe
+  )
+  return run, state, batch
+
+
 @pytest.mark.parametrize("path,arg", cases())
 def test_every_config_loads_locks_and_builds(path, arg):
-  config, _ = load(path, arg)
+  """A step is traced, not run: at full size, in a second."""
+  config = resolved(path, arg)
   assert config.is_locked
   assert config.name == path.stem
   assert config.data.name == arg.split(",")[0]
-  fields = config.model.to_dict()
-  model = models.create(
-    fields.pop("name"),
-    num_classes=7,
-    dtype=config.dtype,
-    **fields,
-  )
-  h, w = config.augment.crop
-  image = jax.ShapeDtypeStruct((2, h, w, 3), jnp.float32)
-  key = jax.random.key(0)
-  outputs, variables = jax.eval_shape(
-    lambda image: model.init_with_output(key, image, train=False), image
-  )
-  assert set(config.loss.heads) <= set(outputs)
-  assert variables["params"]
+  run, state, batch = one_step(config, config.data.canvas)
+  after, measured = jax.eval_shape(run, state, batch)
+  assert jax.tree.leaves(state.params)
+  assert after == state
+  assert measured["loss"].shape == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("preset", configs.DATA_PRESETS)
+def test_every_config_takes_a_step(path, preset):
+  """The published networks at full width, on one small image."""
+  config = resolved(path, preset)
+  config.train.batch_size = 1
+  config.augment.update(crop=(96, 96), scale=(1.0, 1.0))
+  run, state, batch = one_step(config, (96, 96))
+  rng = np.random.default_rng(0)
+  # Weights that scores shrink in, and grow in never: no draw of 250 million.
+  state = jax.tree.map(lambda a: jnp.full(a.shape, 1e-3, a.dtype), state)
+  state = state.replace(step=jnp.zeros((), jnp.int32))
+  batch = {
+    "image": jnp.asarray(rng.integers(0, 256, batch["image"].shape, np.uint8)),
+    "label": jnp.asarray(rng.integers(0, 7, batch["label"].shape, np.uint8)),
+    "size": jnp.full((1, 2), 96, jnp.int32),
+    "index": jnp.zeros((1,), jnp.int32),
+  }
+  after, measured = jax.jit(run, donate_argnums=0)(state, batch)
+  assert after.step == 1
+  assert np.isfinite(measured["loss"]) and measured["loss"] > 0
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
