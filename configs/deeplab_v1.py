@@ -3,7 +3,7 @@
 Data presets: `:shapes` (the default; narrow, minutes on two CPU cores),
 `:camvid`, `:folder`. LargeFOV is the default; the other fields of view and
 the multi-scale branches are variants, `:camvid,fov4x4`. Add the dense CRF to
-the evaluation with `--config.eval.crf=deeplab_largefov`, and start from
+the evaluation with `--config.eval.crf=deeplab_v1_largefov`, and start from
 ImageNet with `--config.init.backbone=vgg16.npz`.
 
 The recipe of the paper (Sec. 4.1): SGD 0.9, batch 20, learning rate 1e-3 and

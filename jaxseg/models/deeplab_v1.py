@@ -3,7 +3,7 @@
 The idea (Sec. 3.1, Fig. 1): take the stride out of VGG-16's last two pools
 and let the convolutions behind them skip pixels instead ("atrous", with
 holes), so that scores come at an eighth of the image's resolution instead of
-a thirty-second; then a dense CRF (`--config.eval.crf=deeplab_largefov`)
+a thirty-second; then a dense CRF (`--config.eval.crf=deeplab_v1_largefov`)
 recovers the boundaries. fc6 is where the field of view is chosen (Table 1 of
 the PAMI-era text, Sec. 3.2 "controlling the receptive field"):
 
