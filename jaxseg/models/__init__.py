@@ -13,6 +13,7 @@ from jaxseg.models import (
   classifier,
   deeplab_v1,
   deeplab_v2,
+  deconvnet,
   fcn,
   fcn_resnet,
   hypercolumn,
@@ -32,6 +33,7 @@ MODELS = {
   "fcn_resnet": fcn_resnet.FCNResNet,
   "hypercolumn": hypercolumn.Hypercolumn,
   "pspnet": pspnet.PSPNet,
+  "deconvnet": deconvnet.DeconvNet,
   "segnet": segnet.SegNet,
   "segnet_basic": segnet.SegNetBasic,
   "bayesian_segnet": segnet.BayesianSegNet,
@@ -50,6 +52,7 @@ PAPER_BACKBONES = {
   "hypercolumn": hypercolumn.BACKBONE,
   "pspnet": pspnet.BACKBONE,
   "classifier": classifier.BACKBONE,
+  "deconvnet": deconvnet.BACKBONE,
   "segnet": segnet.BACKBONE,
   "bayesian_segnet": segnet.BAYESIAN_BACKBONE,
 }
