@@ -11,9 +11,10 @@ from jaxseg.errors import unknown_name
 from jaxseg.layers.norm import NORMS
 from jaxseg.models import (
   classifier,
+  deconvnet,
   deeplab_v1,
   deeplab_v2,
-  deconvnet,
+  dilatednet,
   fcn,
   fcn_resnet,
   hypercolumn,
@@ -37,6 +38,7 @@ MODELS = {
   "segnet": segnet.SegNet,
   "segnet_basic": segnet.SegNetBasic,
   "bayesian_segnet": segnet.BayesianSegNet,
+  "dilatednet": dilatednet.DilatedNet,
 }
 
 # The backbone of each paper, for the networks that take one.
@@ -55,6 +57,7 @@ PAPER_BACKBONES = {
   "deconvnet": deconvnet.BACKBONE,
   "segnet": segnet.BACKBONE,
   "bayesian_segnet": segnet.BAYESIAN_BACKBONE,
+  "dilatednet": dilatednet.BACKBONE,
 }
 
 
