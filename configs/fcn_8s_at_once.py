@@ -18,6 +18,7 @@ VARIANTS = ("heavy",)
 def get_config(arg: str = "") -> ConfigDict:
   """FCN-8s at once on the preset, and with the variant, that `arg` names."""
   preset, variants = parse_arg(arg, VARIANTS)
+  heavy = "heavy" in variants and preset != "shapes"
   c = with_data(preset)
   with c.unlocked():
     c.name = "fcn_8s_at_once"
@@ -25,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
       dict(
         name="fcn_8s_at_once",
         backbone=dict(name="vgg16", width=64, padding=100),
-        learned_upsampling="none" if "heavy" in variants else "intermediate",
+        learned_upsampling="none" if heavy else "intermediate",
         head_features=4096,
         head_kernel_size=7,
         dropout_rate=0.5,
@@ -34,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
   recipes.fcn(
     c,
     learning_rate=1e-4,
-    heavy_learning_rate=1e-10 if "heavy" in variants else 0.0,
+    heavy_learning_rate=1e-10 if heavy else 0.0,
   )
   c.train.steps *= 3
   if preset == "shapes":
@@ -47,3 +48,4 @@ def small(c: ConfigDict) -> None:
   recipes.from_scratch(c, learning_rate=3e-3, steps=1000)
   c.model.backbone.update(name="vgg16_bn", width=8, padding=33)
   c.model.update(head_features=64, head_kernel_size=3, dropout_rate=0.1)
+  c.model.learned_upsampling = "all"

@@ -20,6 +20,7 @@ VARIANTS = ("heavy",)
 def get_config(arg: str = "") -> ConfigDict:
   """FCN-AlexNet on the data preset, and with the variant, that `arg` names."""
   preset, variants = parse_arg(arg, VARIANTS)
+  heavy = "heavy" in variants and preset != "shapes"
   c = with_data(preset)
   with c.unlocked():
     c.name = "fcn_alexnet"
@@ -29,6 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
         backbone=dict(
           name="caffenet", widths=(96, 256, 384, 384, 256), padding=100
         ),
+        learned_upsampling="none",
         head_features=4096,
         head_kernel_size=6,
         dropout_rate=0.5,
@@ -39,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     no_decay=("^(head|score_fr)/.*bias$",),
     multipliers=(("^(head|score_fr)/.*bias$", 2.0),),
   )
-  if "heavy" in variants:
+  if heavy:
     recipes.caffe_input(c)
     c.optimizer.update(learning_rate=1e-4, accumulate=20)
     c.train.update(steps=100_000, batch_size=1, eval_every=4000)
@@ -53,3 +55,5 @@ def small(c: ConfigDict) -> None:
   recipes.from_scratch(c, learning_rate=3e-3, steps=1000)
   c.model.backbone.update(widths=(16, 32, 32, 32, 32), padding=51)
   c.model.update(head_features=64, head_kernel_size=3, dropout_rate=0.1)
+  # Stamps of 64x64 that learn draw what no bilinear one can.
+  c.model.learned_upsampling = "all"

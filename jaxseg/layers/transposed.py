@@ -54,9 +54,20 @@ def conv_transpose(
     dilation: spacing of the stamp's own taps.
     groups: channel groups.
   """
-  kh, kw, channels, out = kernel.shape
   if isinstance(output_padding, int):
     output_padding = (output_padding, output_padding)
+  if strides > 1 and dilation == 1 and jax.default_backend() == "cpu":
+    return _phases(x, kernel, strides, padding, output_padding, groups)
+  return _over_zeros(
+    x, kernel, strides, padding, output_padding, dilation, groups
+  )
+
+
+def _over_zeros(
+  x, kernel, strides: int, padding: int, output_padding, dilation, groups: int
+):
+  """As a convolution of `x` with zeros between its pixels."""
+  kh, kw, channels, out = kernel.shape
   pads = tuple(
     (dilation * (k - 1) - padding, dilation * (k - 1) - padding + extra)
     for k, extra in zip((kh, kw), output_padding, strict=True)
@@ -74,6 +85,45 @@ def conv_transpose(
     rhs_dilation=(dilation, dilation),
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
     feature_group_count=groups,
+  )
+
+
+def _phases(x, kernel, strides: int, padding: int, output_padding, groups: int):
+  """As one convolution for each of the `strides ** 2` phases of the output.
+
+  On CPU, XLA multiplies the zeros of the other formulation, all but one in
+  `strides ** 2`. Output pixel `s q + b` sums `x[q - a] kernel[s a + b]`.
+  """
+  s = strides
+  kh, kw, channels, out = kernel.shape
+  rows, columns = -(-kh // s), -(-kw // s)
+  kernel = jnp.pad(
+    kernel, ((0, rows * s - kh), (0, columns * s - kw), (0, 0), (0, 0))
+  )
+  kernel = kernel.reshape(rows, s, columns, s, groups, channels // groups, out)[
+    ::-1, :, ::-1
+  ]
+  kernel = kernel.transpose(0, 2, 5, 4, 1, 3, 6)
+  y = jax.lax.conv_general_dilated(
+    x,
+    kernel.reshape(rows, columns, channels // groups, -1),
+    window_strides=(1, 1),
+    padding=((rows - 1, rows - 1), (columns - 1, columns - 1)),
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    feature_group_count=groups,
+  )
+  n, h, w, _ = y.shape
+  y = y.reshape(n, h, w, groups, s, s, out).transpose(0, 1, 4, 2, 5, 3, 6)
+  y = y.reshape(n, h * s, w * s, groups * out)
+  pads = tuple(
+    (-padding, (have - 1) * s + k - padding + extra - size)
+    for have, k, extra, size in zip(
+      x.shape[1:3], (kh, kw), output_padding, y.shape[1:3], strict=True
+    )
+  )
+  zero = jnp.zeros((), y.dtype)
+  return jax.lax.pad(
+    y, zero, ((0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0))
   )
 
 

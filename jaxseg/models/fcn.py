@@ -15,7 +15,8 @@ way, so that what comes from deep down is drawn sharply.
 
 Layers, names and initial values are those of the released prototxts
 (shelhamer/fcn.berkeleyvision.org): the image padded by 100, pools in ceil
-mode, new scores zero, upsampling by bilinear transposed convolutions. The
+mode, new scores zero, upsampling by bilinear transposed convolutions. (The
+last of those is "upscore" in every stage here.) The
 offsets are not typed in but computed, see `backbones/geometry.py`.
 
 Training goes in stages: FCN-16s starts from FCN-32s and FCN-8s from FCN-16s
@@ -137,9 +138,8 @@ class FCN(nn.Module):
       name = f"upscore_pool{level}"
 
     kernel_size, grid = fitting_kernel(grid, Grid())
-    name = f"upscore{self.stride}" if self.stride < 32 else "upscore"
     learned = self._learns("all")
-    score = self._upsample(score, kernel_size, self.stride, learned, name)
+    score = self._upsample(score, kernel_size, self.stride, learned, "upscore")
     return {"logits": crop(score, int(grid.start_of(Grid())), size)}
 
   def _skips(self) -> list[tuple[int, float]]:

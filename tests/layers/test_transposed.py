@@ -8,6 +8,9 @@ import pytest
 from jaxseg.layers.resize import resize_bilinear
 from jaxseg.layers.transposed import (
   ConvTranspose,
+  _over_zeros,
+  _phases,
+  bilinear_conv_transpose,
   bilinear_init,
   bilinear_kernel,
   conv_transpose,
@@ -170,3 +173,29 @@ def test_module_with_bilinear_init_doubles_a_constant():
   assert variables["params"]["kernel"].shape == (4, 4, 2, 2)
   assert y.shape == (1, 10, 8, 2)
   np.testing.assert_allclose(y[:, 1:-1, 1:-1], 1)
+
+
+@pytest.mark.parametrize(("size", "strides"), [(4, 2), (63, 32), (64, 32)])
+def test_bilinear_stamps_as_matrix_products_are_the_convolution(size, strides):
+  x = jax.random.normal(jax.random.key(0), (2, 2, 3, 3))
+  kernel = bilinear_init(jax.random.key(0), (size, size, 3, 1))
+  expected = conv_transpose(x, kernel, strides=strides, groups=3)
+  y = bilinear_conv_transpose(x, kernel_size=size, strides=strides)
+  assert y.shape == expected.shape
+  np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "setting", [s for s in SETTINGS if s[1] > 1 and s[4] == 1]
+)
+def test_phase_by_phase_is_the_convolution_over_zeros(setting):
+  """CPU's formulation against the other platforms'."""
+  k, s, p, extra, _, groups = setting
+  x, kernel = _inputs(k, groups)
+  settings = (s, p, (extra, extra))
+  y = _phases(jnp.asarray(x), jnp.asarray(kernel), *settings, groups)
+  expected = _over_zeros(
+    jnp.asarray(x), jnp.asarray(kernel), *settings, 1, groups
+  )
+  assert y.shape == expected.shape
+  np.testing.assert_allclose(y, expected, atol=2e-5 * np.abs(expected).max())

@@ -1,0 +1,180 @@
+"""FCN-ResNet: torchvision's counts, logits and gradients."""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import models, weights
+
+HERE = Path(__file__).parent
+CLASSES = 5
+# torchvision: layers -> without, with auxiliary head, at 21 classes.
+COUNTS = {50: (32_957_013, 35_322_218), 101: (51_949_141, 54_314_346)}
+# A ResNet-50 of fewer blocks and channels, for both.
+LAYERS = (1, 2, 1, 2)
+# Our modules of the heads in torchvision's names.
+HEADS = {
+  "conv/conv": "0",
+  "conv/norm": "1",
+  "classifier": "4",
+}
+THEIRS = {"head": "classifier", "aux_head": "aux_classifier"}
+
+
+def _load(path):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def _count(tree):
+  return sum(a.size for a in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("layers", COUNTS)
+def test_parameter_counts_are_torchvisions(layers):
+  model = models.create(
+    "fcn_resnet", num_classes=21, backbone=f"resnet{layers}"
+  )
+  image = jax.ShapeDtypeStruct((1, 65, 97, 3), jnp.float32)
+  run = functools.partial(model.init_with_output, train=False)
+  outputs, variables = jax.eval_shape(run, jax.random.key(0), image)
+  assert {k: v.shape for k, v in outputs.items()} == {
+    "logits": (1, 65, 97, 21),
+    "aux_logits": (1, 65, 97, 21),
+  }
+  params = variables["params"]
+  without = {k: v for k, v in params.items() if k != "aux_head"}
+  assert (_count(without), _count(params)) == COUNTS[layers]
+
+
+def _original(parity):
+  """torchvision's network, random, running statistics included."""
+  import torch
+
+  torchvision = parity.import_original("torchvision")
+  torch.manual_seed(0)
+  resnet = torchvision.models.resnet
+  trunk = resnet.ResNet(
+    resnet.Bottleneck,
+    LAYERS,
+    replace_stride_with_dilation=[False, True, True],
+    width_per_group=16,
+  )
+  model = torchvision.models.segmentation.fcn._fcn_resnet(trunk, CLASSES, True)
+  with torch.no_grad():
+    for module in model.modules():
+      if isinstance(module, torch.nn.BatchNorm2d):
+        module.weight.uniform_(0.5, 1.5)
+        module.bias.normal_(0.5, 0.3)
+        module.running_mean.normal_(0, 0.3)
+        module.running_var.uniform_(0.5, 1.5)
+  return model.double().eval()
+
+
+def _ours(state):
+  """A state dict, or their gradients, as our variables."""
+  backbone = {
+    k.removeprefix("backbone."): v
+    for k, v in state.items()
+    if k.startswith("backbone.")
+  }
+  model = models.create(
+    "fcn_resnet",
+    num_classes=CLASSES,
+    backbone={
+      "name": "resnet50",
+      "stage_sizes": LAYERS,
+      "width_per_group": 16,
+    },
+    dtype="float64",
+    param_dtype="float64",
+  )
+  variables = weights.from_torch(model.backbone, backbone)
+  variables = {part: {"backbone": variables[part]} for part in variables}
+  for ours, theirs in THEIRS.items():
+    head = traverse_util.flatten_dict({"params": {}, "batch_stats": {}})
+    for module, index in HEADS.items():
+      for leaf, name, part in (
+        ("kernel", "weight", "params"),
+        ("scale", "weight", "params"),
+        ("bias", "bias", "params"),
+        ("mean", "running_mean", "batch_stats"),
+        ("var", "running_var", "batch_stats"),
+      ):
+        value = state.get(f"{theirs}.{index}.{name}")
+        if (
+          value is None
+          or (leaf == "kernel") != (value.ndim == 4)
+          and (name == "weight")
+        ):
+          continue
+        value = value.detach().numpy()
+        if value.ndim == 4:
+          value = value.transpose(2, 3, 1, 0)
+        head[part, *module.split("/"), leaf] = value
+    head = traverse_util.unflatten_dict(head)
+    for part in head:
+      variables[part][ours] = head[part]
+  return model, variables
+
+
+@pytest.mark.torch
+def test_equals_torchvision():
+  """Logits within 1e-4, gradients within 1e-3 of the largest."""
+  torch = pytest.importorskip("torch")
+  parity = _load(HERE.parent / "weights" / "parity_table.py")
+  try:
+    original = _original(parity)
+  except ImportError as error:
+    pytest.skip(f"torchvision does not load: {error}")
+  rng = np.random.default_rng(0)
+  image = rng.standard_normal((1, 50, 67, 3))
+  pulls = {
+    key: rng.standard_normal((1, 50, 67, CLASSES))
+    for key in ("logits", "aux_logits")
+  }
+  want = original(torch.from_numpy(image.transpose(0, 3, 1, 2)))
+  want = {
+    ours: want[theirs].permute(0, 2, 3, 1)
+    for ours, theirs in (("logits", "out"), ("aux_logits", "aux"))
+  }
+  sum(
+    (want[k] * torch.from_numpy(v)).sum() for k, v in pulls.items()
+  ).backward()
+  state = original.state_dict()
+  slopes = {k: v.grad for k, v in original.named_parameters()}
+
+  with jax.enable_x64():
+    model, variables = _ours(state)
+    _, expected = _ours({**state, **slopes})
+
+    @functools.partial(
+      jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+    )
+    def gradient(params):
+      def project(params):
+        outputs = model.apply(
+          {**variables, "params": params}, jnp.asarray(image), train=False
+        )
+        return sum(jnp.sum(outputs[k] * v) for k, v in pulls.items()), outputs
+
+      return jax.grad(project, has_aux=True)(params)
+
+    grads, outputs = jax.device_get(gradient(variables["params"]))
+  for key, value in want.items():
+    value = value.detach().numpy()
+    assert np.abs(outputs[key] - value).max() < 1e-4 * np.abs(value).max(), key
+  assert parity.largest_difference(grads, expected["params"]) < 1e-3
+
+
+@pytest.mark.slow
+def test_learns_four_images_by_heart():
+  assert _load(HERE / "overfitting.py").overfit("fcn_resnet") > 0.95
