@@ -25,7 +25,6 @@ reversed order: that is the gradient here. The placement of the points is
 constant to it; there is no gradient with respect to the features.
 """
 
-from collections.abc import Iterable
 import functools
 import math
 from typing import NamedTuple
@@ -65,13 +64,12 @@ def scales(d: int) -> np.ndarray:
   return (deviation / np.sqrt((i + 1) * (i + 2))).astype(np.float32)
 
 
-def fits(extent: Iterable[float]) -> bool:
+def fits(extent: Float[np.ndarray, "d"]) -> bool:
   """Whether features within +-extent have coordinates that fit a short."""
-  f = np.asarray(list(extent))
-  d = len(f)
-  f = f * scales(d)
+  d = len(extent)
+  f = extent * scales(d)
   largest = max(f.sum(), *(f[i:].sum() + i * f[i - 1] for i in range(1, d + 1)))
-  return largest + 2 * (d + 1) < RADIX / 2
+  return bool(largest + 2 * (d + 1) < RADIX / 2)
 
 
 def build(features: Float[Array, "n d"]) -> Lattice:
@@ -127,8 +125,11 @@ def _simplices(features: Float[Array, "n d"]):
   return keys[:, :, :d], weights  # The last is minus the sum of the others.
 
 
-def _pack(keys: Int[Array, "m d"]) -> list[jax.Array]:
-  """Columns of int32, two coordinates each; adding keys adds columns."""
+def _pack(keys) -> list:
+  """`[m, d]` as columns of int32, two coordinates each.
+
+  Linear: the columns of a sum of keys are the sums of their columns.
+  """
   d = keys.shape[1]
   return [
     keys[:, i] * RADIX + keys[:, i + 1] if i + 1 < d else keys[:, i]
@@ -161,7 +162,7 @@ def _neighbours(points: list[jax.Array], count: jax.Array, d: int):
   room = len(points[0])
   # One step along axis i: d more in coordinate i, 1 less in all others.
   steps = (d + 1) * np.eye(d + 1, d, dtype=np.int32) - 1
-  steps = np.stack(_pack(steps))[:, :, None]
+  steps = [step[:, None] for step in _pack(steps)]
   block = min(BLOCK, room)
 
   def search(start, tables):
