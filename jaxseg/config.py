@@ -110,6 +110,7 @@ def base() -> ConfigDict:
   evaluation.stride = 2 / 3  # sliding: step as a share of the window
   evaluation.scales = (1.0,)  # inputs at these scales, probabilities averaged
   evaluation.flip = False  # average with the mirrored input
+  evaluation.crf = ""  # dense CRF: "deeplab_v2,iterations=5"; "" = none
   evaluation.absent = "skip"  # class in neither truth nor prediction
 
   # How arrays are computed.

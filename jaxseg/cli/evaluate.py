@@ -102,6 +102,7 @@ def _about(workdir: str, trained: Run, split: str) -> dict[str, Any]:
     "inference": str(how),
     "scales": list(how.scales),
     "flip": how.flip,
+    "crf": config.eval.crf,
     "absent": config.eval.absent,
   }
 

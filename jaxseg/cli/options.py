@@ -5,6 +5,7 @@ import argparse
 from ml_collections import ConfigDict
 
 from jaxseg.evaluation.inference import MODES
+from jaxseg.layers.crf_settings import SETTINGS
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -41,11 +42,18 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     action=argparse.BooleanOptionalAction,
     help="average with the mirrored image",
   )
+  group.add_argument(
+    "--crf",
+    metavar="SETTINGS",
+    help="refine with a dense CRF: one of "
+    + ", ".join(SETTINGS)
+    + "; and / or changes to it, e.g. deeplab_v2,iterations=5; '' for none",
+  )
 
 
 def override(config: ConfigDict, args: argparse.Namespace) -> None:
   """Puts the options that were given into `config.eval`."""
-  for field in ("mode", "stride", "scales", "flip"):
+  for field in ("mode", "stride", "scales", "flip", "crf"):
     value = getattr(args, field)
     if value is not None:
       config.eval[field] = value

@@ -41,7 +41,7 @@ def make_eval_step(
     without class weights, smoothing or auxiliary heads, so that runs which
     train with different losses can be compared.
   """
-  predict_logits = inference.make_predict_logits(model, config)
+  predict_logits = inference.make_predict_logits(model, config, mesh)
   num_classes = len(config.data.class_names)
   ignore_label = config.data.ignore_label
 

@@ -5,10 +5,13 @@ image are combined (overlapping windows, scales, mirror images) their class
 probabilities are averaged, as the papers do (PSPNet Sec. 5.2, DeepLab), and
 the result is handed on as the logarithm of that mean: a softmax of it gives
 the probabilities back, an argmax the class, so that callers need not know.
+A dense CRF, where there is one, refines these probabilities with the colours
+of the image (DeepLab, DeconvNet), and log Q is handed on.
 """
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -18,8 +21,11 @@ from jaxtyping import Array, Float, Int, Integer, UInt8
 from ml_collections import ConfigDict
 import numpy as np
 
+from jaxseg import sharding
 from jaxseg.augment import normalise
 from jaxseg.errors import UserError, unknown_name
+from jaxseg.layers import crf_settings
+from jaxseg.layers.dense_crf import mean_field
 from jaxseg.layers.resize import resize_bilinear
 from jaxseg.types import Images
 
@@ -27,6 +33,8 @@ from jaxseg.types import Images
 Scores = Float[Array, "n *pixels k"]
 
 MODES = ("whole", "sliding")
+# Least probability a CRF is given, as in pydensecrf.utils.unary_from_softmax.
+CERTAIN = 1e-5
 STRIPE = 2**23  # numbers that `ids_at_size` resizes at a time
 
 
@@ -40,6 +48,7 @@ class Inference:
     stride: step of the windows as a share of their sides.
     scales: inputs are resized by each of these and the results back.
     flip: also apply it to the mirrored image.
+    crf: refines the result; None for no CRF.
   """
 
   mode: str = "whole"
@@ -47,6 +56,7 @@ class Inference:
   stride: float = 2 / 3
   scales: tuple[float, ...] = (1.0,)
   flip: bool = False
+  crf: crf_settings.CRF | None = None
 
   def __post_init__(self):
     if self.mode not in MODES:
@@ -70,6 +80,7 @@ class Inference:
       stride=config.eval.stride,
       scales=tuple(config.eval.scales),
       flip=config.eval.flip,
+      crf=crf_settings.parse(config.eval.crf),
     )
 
   def __str__(self) -> str:
@@ -81,6 +92,8 @@ class Inference:
     plural = "s" if len(self.scales) > 1 else ""
     parts.append(f"scale{plural} {scales}")
     parts.append("mirrored too" if self.flip else "not mirrored")
+    if self.crf is not None:
+      parts.append(str(self.crf))
     return "; ".join(parts)
 
 
@@ -96,7 +109,8 @@ def predict_logits(
     model: the network.
     variables: its variables.
     image: normalised images.
-    how: what to average over.
+    how: what to average over; a CRF needs the colours, so that
+      `make_predict_logits` adds it.
   """
 
   def network(x):
@@ -113,16 +127,43 @@ def predict_logits(
 
 
 def make_predict_logits(
-  model: nn.Module, config: ConfigDict
+  model: nn.Module,
+  config: ConfigDict,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[Any, jax.Array], jax.Array]:
-  """A function (variables, uint8 images) -> logits, to be jitted."""
+  """A function (variables, uint8 images) -> logits, to be jitted.
+
+  Args:
+    model: the network.
+    config: a resolved configuration.
+    mesh: over which the images are split; None for one device.
+  """
   how = Inference.from_config(config)
   mean, std = tuple(config.data.mean), tuple(config.data.std)
 
   def logits(variables: Any, image: UInt8[Array, "n h w 3"]) -> Scores:
-    return predict_logits(model, variables, normalise(image, mean, std), how)
+    scores = predict_logits(model, variables, normalise(image, mean, std), how)
+    return scores if how.crf is None else _refined(scores, image, how.crf, mesh)
 
   return logits
+
+
+def _refined(logits, image, crf: crf_settings.CRF, mesh):
+  """The logarithm of the CRF's probabilities."""
+  if logits.ndim == 2:
+    raise UserError(
+      "eval.crf is for networks that label pixels; this one classifies images, "
+      "use eval.crf=''"
+    )
+  refine = functools.partial(mean_field, crf=crf)
+  if mesh is not None:
+    # Images are refined one by one: each device does its own.
+    split = sharding.batch_split(mesh).spec
+    refine = jax.shard_map(
+      refine, mesh=mesh, in_specs=split, out_specs=split, check_vma=False
+    )
+  log_probability = jax.nn.log_softmax(logits)
+  return refine(jnp.maximum(log_probability, np.log(CERTAIN)), image)
 
 
 def make_predict(
