@@ -14,18 +14,27 @@ from jaxseg.models import (
   deconvnet,
   deeplab_v1,
   deeplab_v2,
+  deeplab_v3,
+  deeplab_v3plus,
+  deformable_deeplab,
   dilatednet,
+  fc_densenet,
   fcn,
   fcn_resnet,
   hypercolumn,
   pspnet,
   segnet,
+  unet,
+  unet_backbone,
 )
 
 MODELS = {
   "classifier": classifier.Classifier,
   "deeplab_v1": deeplab_v1.DeepLabV1,
   "deeplab_v2": deeplab_v2.DeepLabV2,
+  "deeplab_v3": deeplab_v3.DeepLabV3,
+  "deeplab_v3plus": deeplab_v3plus.DeepLabV3Plus,
+  "deformable_deeplab": deformable_deeplab.DeformableDeepLab,
   "fcn_32s": fcn.fcn_32s,
   "fcn_16s": fcn.fcn_16s,
   "fcn_8s": fcn.fcn_8s,
@@ -39,12 +48,21 @@ MODELS = {
   "segnet_basic": segnet.SegNetBasic,
   "bayesian_segnet": segnet.BayesianSegNet,
   "dilatednet": dilatednet.DilatedNet,
+  "unet": unet.UNet,
+  "unet_backbone": unet_backbone.UNetBackbone,
+  "fc_densenet56": fc_densenet.fc_densenet56,
+  "fc_densenet67": fc_densenet.fc_densenet67,
+  "fc_densenet103": fc_densenet.fc_densenet103,
 }
 
-# The backbone of each paper, for the networks that take one.
+# The backbone of each paper, for the networks that take one; a function of
+# the network's fields where it depends on them.
 PAPER_BACKBONES = {
   "deeplab_v1": deeplab_v1.BACKBONE,
   "deeplab_v2": deeplab_v2.BACKBONE,
+  "deeplab_v3": deeplab_v3.paper_backbone,
+  "deeplab_v3plus": deeplab_v3plus.BACKBONE,
+  "deformable_deeplab": deformable_deeplab.BACKBONE,
   "fcn_32s": fcn.BACKBONE,
   "fcn_16s": fcn.BACKBONE,
   "fcn_8s": fcn.BACKBONE,
@@ -58,6 +76,7 @@ PAPER_BACKBONES = {
   "segnet": segnet.BACKBONE,
   "bayesian_segnet": segnet.BAYESIAN_BACKBONE,
   "dilatednet": dilatednet.BACKBONE,
+  "unet_backbone": unet_backbone.BACKBONE,
 }
 
 
@@ -95,7 +114,8 @@ def create(name: str, *, num_classes: int, **fields) -> nn.Module:
     spec = fields.get("backbone", {})
     spec = {"name": spec} if isinstance(spec, str) else dict(spec)
     # The paper's fields reach another backbone as far as it has them.
-    paper = dict(PAPER_BACKBONES[name])
+    paper = PAPER_BACKBONES[name]
+    paper = dict(paper(fields) if callable(paper) else paper)
     spec = {"name": paper.pop("name"), **spec}
     fields["backbone"] = backbones.create(spec, **{**paper, **shared})
   return module(num_classes=num_classes, **fields)
