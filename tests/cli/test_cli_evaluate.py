@@ -82,6 +82,15 @@ def test_table_says_how_it_was_made(score, capsys):
     assert words in out, words
 
 
+def test_a_crf_is_scored_and_said(score, capsys):
+  """Potts energies move every pixel of a flat image to the same label."""
+  crf = "pydensecrf,iterations=1,filter=exact"
+  assert score("--json", f"--crf={crf}") == 0
+  got = json.loads(capsys.readouterr().out)
+  assert got["crf"] == crf and "iterations=1" in got["inference"]
+  np.testing.assert_allclose(got["iou/red"], IOU["red"])
+
+
 def test_another_split_and_a_moved_folder(score, capsys, tmp_path):
   (tmp_path / "data").rename(tmp_path / "moved")
   assert (
@@ -103,6 +112,8 @@ def test_another_split_and_a_moved_folder(score, capsys, tmp_path):
     ("--split=tset", ["no split 'tset'", "train"]),
     ("--path=/nowhere/at/all", ["/nowhere/at/all"]),
     ("--scales=0", ["eval.scales"]),
+    ("--crf=deeplab_v4", ["eval.crf 'deeplab_v4'", "did you mean"]),
+    ("--crf=iterations=-1", ["iterations=-1", "0 or more"]),
     ("--batch-size=0", ["eval.batch_size=0"]),
   ],
 )
