@@ -6,6 +6,13 @@ Numbers are those of the author's PyTorch code (hszhao/semseg,
 model/pspnet.py): a deep-stem ResNet at output stride 8 that dilates every
 block alike, Dropout2d 0.1, align_corners resizing, and an auxiliary head of
 256 features on c4 (loss weight 0.4, Sec. 3.3 and Fig. 4).
+
+The released Caffe networks (hszhao/PSPNet) are `pool_crop=473` (ADE20K, VOC)
+or 713 (Cityscapes), `channel_dropout=False` and a backbone of
+`ceil_mode=True`; `stride_in_1x1=True` too in the ResNet-50 for ADE20K. Their
+pools have fixed windows, the bins of a crop of that side: 60, 30, 20 and 10
+pixels of c5 at 473, 90, 45, 30 and 15 at 713. A larger image has more bins, a
+smaller one fewer, and at the crop itself both forms compute the same.
 """
 
 from collections.abc import Callable
@@ -15,6 +22,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxseg.layers.conv import Conv, ConvNormAct
 from jaxseg.layers.norm import BatchNorm
@@ -23,17 +31,52 @@ from jaxseg.layers.resize import resize_bilinear
 from jaxseg.types import Images, Outputs
 
 
+def window_matrix(size: int, window: int) -> np.ndarray:
+  """The `[bins, size]` averaging matrix of windows laid side by side.
+
+  Caffe's pooling of equal kernel and stride: the last window may be partial,
+  and is averaged over the pixels it has.
+  """
+  bins = -(-size // window)
+  matrix = np.zeros((bins, size), np.float32)
+  for i in range(bins):
+    stop = min((i + 1) * window, size)
+    matrix[i, i * window : stop] = 1.0 / (stop - i * window)
+  return matrix
+
+
+def window_avg_pool(x: jax.Array, window: int) -> jax.Array:
+  """Averages `[n, h, w, c]` in square windows, from the top left corner."""
+  rows, cols = (
+    jnp.asarray(window_matrix(size, window), x.dtype) for size in x.shape[1:3]
+  )
+  return jnp.einsum(
+    "ih,nhwc,jw->nijc", rows, x, cols, precision=jax.lax.Precision.HIGHEST
+  )
+
+
 class PyramidPooling(nn.Module):
-  """Concatenates `x` with its pooled, projected and resized pyramid."""
+  """Concatenates `x` with its pooled, projected and resized pyramid.
+
+  Attributes:
+    bins: along each side.
+    conv: a factory of `ConvNormAct`.
+    side: of the map that has these bins, others having windows of the same
+      size; 0 for bins of whatever map there is.
+  """
 
   bins: tuple[int, ...]
   conv: Callable[..., Any]
+  side: int = 0
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     levels = [x]
     for b in self.bins:
-      y = adaptive_avg_pool(x, b)
+      if self.side:
+        y = window_avg_pool(x, max(self.side // b, 1))
+      else:
+        y = adaptive_avg_pool(x, b)
       y = self.conv(x.shape[-1] // len(self.bins), 1, name=f"bin{b}")(
         y, train=train
       )
@@ -42,20 +85,28 @@ class PyramidPooling(nn.Module):
 
 
 class Head(nn.Module):
-  """3x3 convolution, Dropout2d, 1x1 classifier; logits in float32."""
+  """3x3 convolution, Dropout2d, 1x1 classifier; logits in float32.
+
+  Attributes:
+    features: of the convolution.
+    conv: a factory of `ConvNormAct`.
+    channel_dropout: whole channels fall out, not single values.
+  """
 
   features: int
   num_classes: int
   dropout_rate: float
   conv: Callable[..., Any]
+  channel_dropout: bool = True
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     x = self.conv(self.features, 3, name="conv")(x, train=train)
-    # Dropout2d: whole channels fall out.
-    x = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2), name="dropout")(
-      x, deterministic=not train
-    )
+    x = nn.Dropout(
+      self.dropout_rate,
+      broadcast_dims=(1, 2) if self.channel_dropout else (),
+      name="dropout",
+    )(x, deterministic=not train)
     x = Conv(self.num_classes, 1, name="classifier")(x)
     return x.astype(jnp.float32)
 
@@ -68,6 +119,10 @@ class PSPNet(nn.Module):
     bins: sides of the pooling pyramid.
     head_features: features before the classifier.
     aux_features: features of the auxiliary head on c4.
+    dropout_rate: of both heads.
+    channel_dropout: it drops whole channels.
+    pool_crop: side of the training crop whose bins fix the pools' windows
+      (Caffe); 0 pools every image into the same bins.
   """
 
   num_classes: int
@@ -76,6 +131,8 @@ class PSPNet(nn.Module):
   head_features: int = 512
   aux_features: int = 256
   dropout_rate: float = 0.1
+  channel_dropout: bool = True
+  pool_crop: int = 0
   norm: Callable[..., Any] = BatchNorm
   dtype: Any = None
   param_dtype: Any = jnp.float32
@@ -92,10 +149,11 @@ class PSPNet(nn.Module):
       Head,
       num_classes=self.num_classes,
       dropout_rate=self.dropout_rate,
+      channel_dropout=self.channel_dropout,
       conv=conv,
     )
     features = self.backbone(image, train=train)
-    x = PyramidPooling(self.bins, conv=conv, name="pyramid")(
+    x = PyramidPooling(self.bins, conv, self._side(), name="pyramid")(
       features["c5"], train=train
     )
     logits = {
@@ -108,6 +166,12 @@ class PSPNet(nn.Module):
       key: resize_bilinear(value, image.shape[1:3], align_corners=True)
       for key, value in logits.items()
     }
+
+  def _side(self) -> int:
+    """Of c5 at the crop that fixes the windows; 0 without one."""
+    if not self.pool_crop:
+      return 0
+    return (self.pool_crop - 1) // self.backbone.output_stride + 1
 
 
 # What semseg's backbone is; a config's own fields override them.

@@ -1,0 +1,92 @@
+"""DeepLab v3+: python train.py --config=configs/deeplab_v3plus.py
+
+Chen et al. 2018. Data presets: `:shapes` (the default; narrow, minutes on two
+CPU cores), `:camvid`, `:folder`. Other encoders are
+`--config.model.backbone.name=resnet101`, `mobilenet_v2`, `efficientnet_b0`;
+`:camvid,laptop` and `:folder,laptop` have a ResNet-18 that fits two CPU cores.
+
+The recipe of the paper (Sec. 4, v3's) and of the authors' code: SGD 0.9,
+learning rate 0.007, poly 0.9 over 30,000 steps, batch 16, crops of 513 at
+output stride 16, decay 4e-5 (Xception), scales 0.5 to 2, mirroring, images in
+[-1, 1]. `--config.eval.backbone.output_stride` does not exist: weights fit
+any stride, so evaluate at 8 with
+`--config.model.backbone.output_stride=8 --config.init.model=RUN`.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxseg import recipes
+from jaxseg.config import parse_arg, with_data
+
+VARIANTS = ("laptop",)
+
+# Share of the training pixels ** -0.4, scaled to a mean of 1 over the pixels:
+# rare classes count more, not as much more as by median frequency.
+CAMVID_WEIGHTS = (
+  0.94, 0.79, 2.82, 0.73, 1.32, 1.07, 2.71, 2.47, 1.53, 3.46, 3.72,
+)  # fmt: skip
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """DeepLab v3+ on the data preset, and with the variants, that `arg` names."""
+  preset, variants = parse_arg(arg, VARIANTS)
+  c = with_data(preset)
+  with c.unlocked():
+    c.name = "deeplab_v3plus"
+    c.model = ConfigDict(
+      dict(
+        name="deeplab_v3plus",
+        backbone=dict(name="xception65", output_stride=16),
+        rates=(6, 12, 18),
+        features=256,
+        low_level_features=48,
+        decoder_convs=2,
+        separable_aspp=True,
+        separable_decoder=True,
+        dropout_rate=0.1,
+      )
+    )
+  if preset == "folder":
+    c.data.canvas = c.augment.crop = (513, 513)
+  c.data.update(mean=(0.5,) * 3, std=(0.5,) * 3)
+  c.optimizer.update(learning_rate=0.007, weight_decay=4e-5)
+  c.train.update(steps=30_000, batch_size=16, eval_every=1000)
+  if preset == "shapes":
+    small(c)
+  elif "laptop" in variants:
+    laptop(c)
+  return c
+
+
+def small(c: ConfigDict) -> None:
+  """A narrow, short ResNet at output stride 8 and a decoder to match."""
+  recipes.from_scratch(c, learning_rate=4e-3, steps=1000)
+  c.norm.name = "batch"
+  c.model.update(rates=(1, 2, 3), features=64, low_level_features=16)
+  with c.unlocked():
+    c.model.backbone.update(
+      name="resnet18", output_stride=8, stem="conv7", width=16
+    )
+
+
+def laptop(c: ConfigDict) -> None:
+  """ResNet-18 at output stride 16 on images of half the size, from scratch.
+
+  Half an hour on two CPU cores. Evaluation shrinks the images likewise and
+  scores at their full size.
+  """
+  recipes.from_scratch(c, learning_rate=1e-3, steps=1200)
+  c.norm.name = "batch"
+  c.model.update(rates=(2, 4, 6), features=128)
+  with c.unlocked():
+    c.model.backbone.update(name="resnet18", stem="conv7")
+  c.augment.update(crop=(184, 240), scale=(0.35, 0.9))
+  c.augment.update(brightness=0.3, contrast=0.3, saturation=0.3)
+  c.eval.update(scales=(0.5,), batch_size=8)
+  c.optimizer.update(weight_decay=0.02, ema_decay=0.99)
+  c.schedule.name = "poly"
+  c.train.update(batch_size=8, eval_every=300, checkpoint_every=300)
+  if c.data.name == "camvid":
+    c.loss.class_weights = CAMVID_WEIGHTS
+  else:
+    c.data.canvas, c.loss.balance = (512, 512), ""

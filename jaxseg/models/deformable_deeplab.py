@@ -1,0 +1,79 @@
+"""DeepLab with deformable convolutions (Dai et al. 2017, arXiv:1703.06211).
+
+The idea (Sec. 2.1, Fig. 2 and 5): the 3x3 convolutions of ResNet-101's last
+stage choose where to look, each by offsets that a small convolution computes
+from the same map. Everything after is as plain as can be, which shows what
+the three of them are worth: 70.7 -> 75.9 mIoU on VOC 2012, 70.3 -> 75.2 on
+Cityscapes.
+
+Layers are those of the authors' MXNet code (msracver/Deformable-ConvNets,
+deeplab): output stride 16 by dilation 2 in the last stage, offsets from an
+undilated 3x3 convolution that begins at zero, strides in the first 1x1
+convolutions, fc6 (1x1, 1024 features, ReLU), scores, and a fixed bilinear
+enlargement by 16 whose first 8 rows and columns are cropped. Kernels of fc6
+and the scores are N(0, 0.01). `backbone.modulated=True` is deformable
+ConvNets v2 (arXiv:1811.11168), `backbone.deformable_stages=()` the baseline.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxseg.errors import UserError
+from jaxseg.layers.conv import Conv
+from jaxseg.layers.norm import BatchNorm
+from jaxseg.layers.transposed import bilinear_conv_transpose
+from jaxseg.types import Images, Outputs
+
+NORMAL_INIT = nn.initializers.normal(0.01)
+
+
+class DeformableDeepLab(nn.Module):
+  """`[n, h, w, 3]` -> `logits` `[n, h, w, num_classes]`.
+
+  Attributes:
+    backbone: gives c5 at output stride 16, or another even one.
+    features: of fc6.
+    norm: of the backbone.
+  """
+
+  num_classes: int
+  backbone: nn.Module
+  features: int = 1024
+  norm: Callable[..., Any] = BatchNorm
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, image: Images, *, train: bool) -> Outputs:
+    types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+    stride = getattr(self.backbone, "output_stride", 0)
+    if not stride or stride % 2:
+      raise UserError(
+        f"backbone.output_stride={stride}: the scores are enlarged by it, "
+        "stamp by stamp; expected 16, or another even number"
+      )
+    x = self.backbone(image, train=train)["c5"]
+    x = Conv(self.features, 1, kernel_init=NORMAL_INIT, name="fc6", **types)(x)
+    x = nn.relu(x)
+    x = Conv(
+      self.num_classes, 1, kernel_init=NORMAL_INIT, name="score", **types
+    )(x)
+    x = bilinear_conv_transpose(
+      x.astype(jnp.float32), kernel_size=2 * stride, strides=stride
+    )
+    h, w = image.shape[1:3]
+    first = stride // 2
+    return {"logits": x[:, first : first + h, first : first + w]}
+
+
+BACKBONE = {
+  "name": "resnet101",
+  "output_stride": 16,
+  "deformable_stages": (4,),
+  "stride_in_1x1": True,
+  "ceil_mode": True,
+  "contract_dilation": False,
+}
