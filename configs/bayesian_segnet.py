@@ -44,12 +44,12 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def small(c: ConfigDict) -> None:
   """A narrow, shallower VGG, less dropout: minutes on two CPU cores."""
-  recipes.from_scratch(c, learning_rate=4e-3, steps=1500)
+  recipes.from_scratch(c, learning_rate=8e-3, steps=1500)
   with c.unlocked():
     c.model.backbone.update(
-      width=8, stage_sizes=(2, 2, 2, 1, 1), dropout_rate=0.2
+      width=8, stage_sizes=(2, 2, 2, 1, 1), dropout_rate=0.1
     )
-  c.model.dropout_rate = 0.2
+  c.model.dropout_rate = 0.1
   c.augment.flip = True
   c.loss.balance = ""
   c.eval.batch_size = 50

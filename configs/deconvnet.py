@@ -42,6 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
         backbone=dict(name="vgg16_bn", width=64),
         fc_features=4096,
         fc_kernel=7,
+        init_deviation=0.01,
       )
     )
   recipes.caffe_sgd(c)
@@ -62,10 +63,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def small(c: ConfigDict) -> None:
   """A narrow VGG and a 2x2 fc6, on whole scenes: minutes on two CPU cores."""
-  recipes.from_scratch(c, learning_rate=4e-3, steps=1000)
+  recipes.from_scratch(c, learning_rate=8e-3, steps=1000)
   with c.unlocked():
-    c.model.backbone.update(width=8, stage_sizes=(2, 2, 2, 1, 1))
-  c.model.update(fc_features=64, fc_kernel=2)
+    c.model.backbone.update(width=12, stage_sizes=(1, 1, 1, 1, 1))
+  c.model.update(fc_features=64, fc_kernel=2, init_deviation=0.1)
   c.optimizer.accumulate = 1
   c.augment.update(crop=(64, 64), scale=(1.0, 1.0))
   c.eval.update(mode="whole", batch_size=50)

@@ -25,8 +25,6 @@ from jaxseg.layers.transposed import ConvTranspose
 from jaxseg.models.segnet import CAFFE_NORM, require_pooling_vgg, unpool
 from jaxseg.types import Images, Outputs
 
-_normal = nn.initializers.normal(0.01)
-
 
 class DeconvNet(nn.Module):
   """`[n, h, w, 3]` -> `logits` `[n, h, w, num_classes]`.
@@ -38,12 +36,15 @@ class DeconvNet(nn.Module):
     backbone: a VGG; the deconvolutions have its widths and depths, backwards.
     fc_features: of fc6 and fc7 (SegNet's benchmark: 1024).
     fc_kernel: side of fc6 and of the deconvolution that undoes it.
+    init_deviation: of the normal deconvolutions and scores at first; as small
+      as the paper's it makes Adam's steps large beside them.
   """
 
   num_classes: int
   backbone: nn.Module
   fc_features: int = 4096
   fc_kernel: int = 7
+  init_deviation: float = 0.01
   norm: Any = CAFFE_NORM
   dtype: Any = None
   param_dtype: Any = jnp.float32
@@ -58,7 +59,8 @@ class DeconvNet(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
     )
-    deconv = functools.partial(conv, conv=ConvTranspose, kernel_init=_normal)
+    normal = nn.initializers.normal(self.init_deviation)
+    deconv = functools.partial(conv, conv=ConvTranspose, kernel_init=normal)
     features = self.backbone(self._large_enough(image), train=train)
     x = features["c5"]
     width = x.shape[-1]
@@ -78,7 +80,7 @@ class DeconvNet(nn.Module):
         x = deconv(like.shape[-1], 3, padding=1, name=f"deconv{s}_{b}")(
           x, train=train
         )
-    x = Conv(self.num_classes, 1, kernel_init=_normal, name="score")(x)
+    x = Conv(self.num_classes, 1, kernel_init=normal, name="score")(x)
     height, width = image.shape[1:3]
     return {"logits": x[:, :height, :width].astype(jnp.float32)}
 
