@@ -53,7 +53,10 @@ def get_config(arg: str = "") -> ConfigDict:
 def small(c: ConfigDict) -> None:
   """Narrow, and for images of 64x64: a smaller fc6 needs less padding."""
   recipes.from_scratch(c, learning_rate=3e-3, steps=1000)
-  c.model.backbone.update(widths=(16, 32, 32, 32, 32), padding=51)
+  with c.unlocked():
+    c.model.backbone.update(
+      widths=(16, 32, 32, 32, 32), padding=51, caffe_init=False
+    )
   c.model.update(head_features=64, head_kernel_size=3, dropout_rate=0.1)
-  # Stamps of 64x64 that learn draw what no bilinear one can.
+  # Stamps of 63x63 that learn draw what no bilinear one can.
   c.model.learned_upsampling = "all"

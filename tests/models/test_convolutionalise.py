@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg import models
+from jaxseg import models, weights
 from jaxseg.errors import UserError
 from jaxseg.models.convolutionalise import DenseView, convolutionalise
 
@@ -129,15 +129,31 @@ def test_a_pass_at_448_costs_a_fraction_of_its_64_positions():
   assert dense / (64 * once) == pytest.approx(0.070, abs=0.003)
 
 
-def test_its_variables_are_those_of_fcn_32s():
-  spec = {"name": "vgg11_bn", "width": 2, "padding": 100}
-  _, variables = _pair({"name": "vgg11_bn", "width": 2}, 224)
+def test_fcn_starts_from_it(tmp_path):
+  """The published start: all but the scores, of which there are others."""
+  spec = {"name": "vgg11_bn", "width": 2}
+  _, variables = _pair(spec, 224)
+  path = tmp_path / "vgg.npz"
+  weights.save(path, convolutionalise(variables))
   fcn = models.create(
-    "fcn_32s", num_classes=CLASSES, backbone=spec, head_features=FEATURES
+    "fcn_32s",
+    num_classes=CLASSES + 2,
+    backbone={**spec, "padding": 100},
+    head_features=FEATURES,
   )
-  expected = _random(fcn, 32)
-  converted = convolutionalise(variables)
-  assert jax.tree.map(jnp.shape, converted) == jax.tree.map(jnp.shape, expected)
+  fresh = _random(fcn, 32, seed=1)
+  started = weights.initialise(fcn, fresh, model=str(path), skip=("score",))
+  params, source = started["params"], variables["params"]
+  jax.tree.map(
+    np.testing.assert_array_equal, params["backbone"], source["backbone"]
+  )
+  fc6 = source["head"]["fc6"]["kernel"].reshape(7, 7, 16, FEATURES)
+  np.testing.assert_array_equal(params["head"]["fc6"]["kernel"], fc6)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    params["score_fr"],
+    fresh["params"]["score_fr"],
+  )
 
 
 def test_another_head_is_refused():

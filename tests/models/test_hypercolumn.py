@@ -1,8 +1,6 @@
 """Hypercolumns: sums of layers are one classifier; grids in boxes blend."""
 
 import functools
-import importlib.util
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -283,12 +281,3 @@ def test_what_cannot_be_is_said_in_one_line(fields, size, names):
     _variables(model, _image(1, *size))
   assert all(name in str(error.value) for name in names), error.value
   assert "\n" not in str(error.value)
-
-
-@pytest.mark.slow
-def test_learns_four_images_by_heart():
-  path = Path(__file__).with_name("overfitting.py")
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  overfitting = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(overfitting)
-  assert overfitting.overfit("hypercolumn") > 0.95
