@@ -1,17 +1,30 @@
 """Convert a PyTorch weight file into ours.
 
   python -m jaxseg convert --model=resnet50 resnet50-0676ba61.pth resnet50.npz
+  python -m jaxseg convert --model=deeplab_v3 deeplabv3.pth deeplab_v3.npz
 
-OUT is .npz or .safetensors and holds a classification network, of which
---config.init.backbone=OUT takes the backbone. Nothing is written unless every
-array of the network found its place.
+OUT is .npz or .safetensors. That of a classification network is for
+--config.init.backbone=OUT, that of a segmentation network for
+--config.init.model=OUT in a network of the fields that are printed. Nothing is
+written unless every array of the network found its place.
 """
 
 import argparse
 
 from jaxseg import models, weights
 from jaxseg.backbones import BACKBONES
+from jaxseg.weights import segmentation
 from jaxseg.weights.tables import SOURCES
+
+# Those of segmentation networks, and whose they are.
+NETWORKS = {
+  name: [
+    source for source, having in segmentation.FIELDS.items() if name in having
+  ]
+  for name in sorted(
+    {n for having in segmentation.FIELDS.values() for n in having}
+  )
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,19 +33,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--model",
     required=True,
     metavar="NAME",
-    help=f"the network in FILE: {', '.join(BACKBONES)}",
+    help="the network in FILE: "
+    + "; ".join(f"{n} ({', '.join(of)})" for n, of in NETWORKS.items())
+    + f"; or a classification network: {', '.join(BACKBONES)}",
   )
   parser.add_argument(
     "--source",
     default="torchvision",
-    help=f"whose names FILE has: {', '.join(SOURCES)} (default: %(default)s)",
+    help="whose names FILE has: "
+    f"{', '.join(dict.fromkeys((*SOURCES, *segmentation.SOURCES)))} "
+    "(default: %(default)s)",
   )
   parser.add_argument(
     "--num_classes",
     type=int,
-    default=1000,
     metavar="N",
-    help="outputs of its classifier (default: %(default)s)",
+    help="outputs of its classifier (default: 1000; a segmentation network's "
+    "are read from FILE)",
+  )
+  parser.add_argument(
+    "--backbone",
+    default="",
+    metavar="NAME",
+    help="backbone of a segmentation network (default: the ResNet that FILE "
+    "has, if it has one)",
   )
   parser.add_argument(
     "--skip",
@@ -48,15 +72,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Converts `args.file` into `args.out`."""
-  model = models.create(
-    "classifier", num_classes=args.num_classes, backbone=args.model
-  )
+  arrays = weights.read_file(args.file)
+  if args.model in NETWORKS:
+    fields = segmentation.fields_of(
+      args.model, args.source, arrays, args.backbone
+    )
+    if args.num_classes:
+      fields["num_classes"] = args.num_classes
+    model = models.create(args.model, **fields)
+  else:
+    fields = {}
+    model = models.create(
+      "classifier", num_classes=args.num_classes or 1000, backbone=args.model
+    )
   variables = weights.from_torch(
     model,
-    weights.read_file(args.file),
+    arrays,
     args.source,
     skip=args.skip,
     label=f"{args.file} into {args.model}",
   )
   weights.save(args.out, variables)
   print(f"wrote {args.out}")
+  if fields:
+    described = ", ".join(f"{key}={value!r}" for key, value in fields.items())
+    print(f"its network: {args.model} with {described}")

@@ -70,7 +70,7 @@ def initialise(
       filled = _from_converted(network, wanted, flat, field, label, skipped)
     else:
       filled = fill_from_torch(
-        getattr(network, "backbone", network),
+        network if field == "model" else network.backbone,
         wanted,
         flat,
         source,

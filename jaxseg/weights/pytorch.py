@@ -1,8 +1,8 @@
 """A PyTorch state dict as the variables of one of our networks.
 
-Names come from `tables`, layouts from `layouts`, and `matching.fill` sees to
-it that every array finds its place. The one entry that is ignored is
-`num_batches_tracked`, a counter that no network reads.
+Names come from `tables` and `segmentation`, layouts from `layouts`, and
+`matching.fill` sees to it that every array finds its place. The one entry
+that is ignored is `num_batches_tracked`, a counter that no network reads.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.weights import files, layouts, tables
+from jaxseg.weights import files, layouts, segmentation, tables
 from jaxseg.weights.matching import Source, fill, skipper, without_collection
 
 LEAVES = {
@@ -36,13 +36,15 @@ def from_torch(
   in_channels: int = 3,
   label: str = "",
 ) -> dict:
-  """Maps a state dict onto the variables of a classifier or a backbone.
+  """Maps a state dict onto the variables of a network or a backbone.
 
   Args:
-    model: `models.create("classifier", ...)`, or a backbone alone, which
-      leaves the file's classification head unread.
+    model: `models.create("classifier", ...)`, a segmentation network that
+      `segmentation.SOURCES` has, or a backbone alone, which leaves the file's
+      classification head unread.
     state_dict: names and tensors or NumPy arrays.
-    source: whose names: "torchvision", or "timm" for SE networks and Xception.
+    source: whose names: "torchvision", "timm" for SE networks and Xception,
+      or one of `segmentation.SOURCES`; None is whoever has the network.
     skip: regular expressions on our parameter paths; what contains one is
       not in the result, such as "head" for another number of classes.
     in_channels: of the images; see `layouts.adapt_input`.
@@ -59,23 +61,45 @@ def from_torch(
     lambda: model.init(jax.random.key(0), image, train=False)
   )
   expected = files.flatten(variables)
-  backbone = getattr(model, "backbone", model)
+  alone = tables.is_backbone(model)
+  named = model if _segments(model) else getattr(model, "backbone", model)
   filled = fill_from_torch(
-    backbone,
-    expected if backbone is not model else put_in_backbone(expected),
+    model,
+    put_in_backbone(expected) if alone else expected,
     state_dict,
     source,
-    label=label or f"state dict into {type(backbone).__name__}",
+    label=label or f"state dict into {type(named).__name__}",
     skip=skipper(skip, expected),
-    head=backbone is not model,
+    head=not alone,
   )
-  if backbone is model:
+  if alone:
     filled = take_backbone(filled)
   return {"params": {}, "batch_stats": {}, **files.unflatten(filled)}
 
 
+def _segments(model: nn.Module) -> bool:
+  return isinstance(model, segmentation.NETWORKS)
+
+
+def _table_of(
+  model: nn.Module, source: str | None, names: Iterable[str]
+) -> tables.Table:
+  """The names of a segmentation network, a classifier or a backbone.
+
+  Where ours is another network than theirs in spite of its weights, that is
+  said in a line.
+  """
+  if not _segments(model):
+    return tables.table_of(getattr(model, "backbone", model), source)
+  source, table = segmentation.table_of(model, source, names)
+  differ = segmentation.differences(model, source)
+  if differ:
+    print(f"note: {source}'s network has {', '.join(differ)}", flush=True)
+  return table
+
+
 def fill_from_torch(
-  backbone: nn.Module,
+  model: nn.Module,
   expected: Mapping[str, Any],
   state_dict: Mapping[str, Any],
   source: str | None,
@@ -87,15 +111,15 @@ def fill_from_torch(
   """`matching.fill` from a state dict.
 
   Args:
-    backbone: the module that says which names to expect.
+    model: the network or backbone that says which names to expect.
     expected: our flat paths, the backbone's below "backbone/".
     state_dict: names and tensors or NumPy arrays.
     source: whose names.
     label: for the messages.
     skip: whether one of our paths is left out.
-    head: whether the classification head is expected too.
+    head: whether the network's head is expected too.
   """
-  table = tables.table_of(backbone, source)
+  table = _table_of(model, source, state_dict)
   arrays = {}
   for name, value in state_dict.items():
     for pattern, replacement in table.renamed:
@@ -109,7 +133,10 @@ def fill_from_torch(
       return None
     convert = np.asarray
     if leaf == "kernel" and len(expected[path].shape) == 4:
-      convert = layouts.convolution
+
+      def convert(weight):
+        return layouts.convolution(table.prepare(module, weight))
+
     elif leaf == "kernel":
       convert = functools.partial(
         layouts.dense, flattened=table.flattened.get(module)
@@ -127,7 +154,7 @@ def fill_from_torch(
     label=label,
     skip=skip,
     ignore=ignore,
-    first=f"params/backbone/{table.first}/kernel",
+    first=f"params/{table.first_path}/kernel",
   )
 
 

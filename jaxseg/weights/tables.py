@@ -14,6 +14,7 @@ import dataclasses
 import re
 
 import flax.linen as nn
+import numpy as np
 
 from jaxseg.backbones.alexnet import AlexNet
 from jaxseg.backbones.densenet import DenseNet
@@ -40,6 +41,9 @@ class Table:
     flattened: height and width of the map that a dense layer reads, by its
       path, where it is not 1x1.
     renamed: (expression, replacement) pairs for names of older files.
+    prefix: what their names of the backbone's modules begin with.
+    prepared: what is done to their kernels, by an expression over our paths,
+      before the axes are ordered.
   """
 
   backbone: Rows
@@ -50,12 +54,30 @@ class Table:
     default_factory=dict
   )
   renamed: tuple[tuple[str, str], ...] = ()
+  prefix: str = ""
+  prepared: Mapping[str, Callable[[np.ndarray], np.ndarray]] = (
+    dataclasses.field(default_factory=dict)
+  )
 
   def find(self, path: str) -> str | None:
-    """Their name of our module `path` (from the classifier's root), or None."""
+    """Their name of our module `path` (from the network's root), or None."""
     inside = path.removeprefix("backbone/")
-    rows = self.head if inside == path else self.backbone
-    return _look_up(rows, inside)
+    if inside == path:
+      return _look_up(self.head, path)
+    name = _look_up(self.backbone, inside)
+    return None if name is None else self.prefix + name
+
+  def prepare(self, path: str, kernel: np.ndarray) -> np.ndarray:
+    """Their kernel of our module `path` as `layouts` expects it."""
+    for pattern, function in self.prepared.items():
+      if re.fullmatch(pattern, path):
+        kernel = function(kernel)
+    return kernel
+
+  @property
+  def first_path(self) -> str:
+    """`first`, from the network's root."""
+    return f"backbone/{self.first}" if self.backbone else self.first
 
 
 def _look_up(rows: Rows, path: str) -> str | None:
@@ -84,10 +106,14 @@ def table_of(backbone: nn.Module, source: str | None = None) -> Table:
   return SOURCES[source or having[0]][type(backbone)](backbone)
 
 
+def is_backbone(module: nn.Module) -> bool:
+  """Whether `module` is a backbone of some source, and no network around it."""
+  return any(type(module) in known for known in SOURCES.values())
+
+
 def first_path(backbone: nn.Module | None) -> str:
   """Our path of the convolution that reads the image; "" if unknown."""
-  known = any(type(backbone) in tables for tables in SOURCES.values())
-  return table_of(backbone).first if known else ""
+  return table_of(backbone).first if is_backbone(backbone) else ""
 
 
 def conv_norm(ours: str, conv, norm) -> Rows:
