@@ -167,10 +167,12 @@ def _refined(logits, image, crf: crf_settings.CRF, mesh):
 
 
 def make_predict(
-  model: nn.Module, config: ConfigDict
+  model: nn.Module,
+  config: ConfigDict,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[Any, jax.Array], jax.Array]:
   """A function (variables, uint8 images) -> class ids, to be jitted."""
-  logits = make_predict_logits(model, config)
+  logits = make_predict_logits(model, config, mesh)
 
   def predict(
     variables: Any, image: UInt8[Array, "n h w 3"]

@@ -20,7 +20,7 @@ class Validation:
     self._examples = data.num_examples(config, config.data.eval_split)
     self._eval_step = evaluate.make_eval_step(model, config, mesh)
     self._predict = jax.jit(
-      inference.make_predict(model, config),
+      inference.make_predict(model, config, mesh),
       out_shardings=sharding.replicated(mesh),
     )
 

@@ -81,6 +81,19 @@ def test_ids_carry_the_palette_and_the_overlay_its_colours(segment, tmp_path):
   )
 
 
+def test_a_crf_clears_away_a_speck(segment, tmp_path):
+  image, ids = thirds(24, 32)
+  image[10:12, 4:6] = (0, 60, 0)  # weakly green, inside the red
+  path = tmp_path / "in" / "a.png"
+  path.parent.mkdir()
+  Image.fromarray(image).save(path)
+  _, out = segment(path)
+  assert (read(out / "a.png")[10:12, 4:6] != 1).all()
+  crf = "--crf=iterations=5,bilateral_weight=0,filter=exact"  # blind to colour
+  _, out = segment(path, options=[crf])
+  np.testing.assert_array_equal(read(out / "a.png"), ids)
+
+
 def test_exif_orientation_is_applied(segment, tmp_path):
   """A photo taken with the camera turned: 30 wide in the file, 20 upright."""
   image, _ = thirds(20, 30)
