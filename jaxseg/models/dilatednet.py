@@ -26,6 +26,7 @@ from jaxseg.backbones.vgg import VGG
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.conv import Conv
 from jaxseg.layers.dense_conv import DenseConvHead
+from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.resize import zoom_bilinear
 from jaxseg.types import Images, Outputs
 
@@ -116,6 +117,7 @@ class DilatedNet(nn.Module):
     kernel_size: of fc6, which is dilated by 4.
     context: "none" (the front end alone), "basic" or "large".
     context_layers: a key of `DILATIONS`.
+    norm: of the backbone, if it normalises.
   """
 
   num_classes: int
@@ -125,6 +127,7 @@ class DilatedNet(nn.Module):
   dropout_rate: float = 0.5
   context: str = "basic"
   context_layers: int = 8
+  norm: Any = BatchNorm
   dtype: Any = None
   param_dtype: Any = jnp.float32
 
