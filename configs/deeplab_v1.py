@@ -9,7 +9,8 @@ ImageNet with `--config.init.backbone=vgg16.npz`.
 The recipe of the paper (Sec. 4.1): SGD 0.9, batch 20, learning rate 1e-3 and
 ten times that for fc8 (biases twice that), divided by ten every 2000 of 6000
 steps, decay 5e-4, crops of 321 mirrored at random, loss on every eighth
-pixel.
+pixel. Images are normalised as torchvision's weights expect; Caffe's would
+want `recipes.caffe_input`.
 """
 
 from ml_collections import ConfigDict
@@ -46,7 +47,6 @@ def get_config(arg: str = "") -> ConfigDict:
   for variant in variants:
     c.model.update(FIELDS_OF_VIEW.get(variant, {}))
   recipes.caffe_sgd(c)
-  recipes.caffe_input(c)
   c.optimizer.learning_rate = 1e-3
   c.optimizer.multipliers = (
     ("^fc8/kernel$", 10.0),

@@ -44,7 +44,6 @@ def get_config(arg: str = "") -> ConfigDict:
       heads = {f"aux_logits_{scale * 100:g}": 1.0 for scale in SCALES}
       c.loss.heads = ConfigDict({"logits": 1.0, **heads})
   recipes.caffe_sgd(c)
-  recipes.caffe_input(c)
   frozen = not vgg and "scratch" not in variants
   c.norm.update(name="batch", frozen=frozen)
   c.optimizer.learning_rate = 1e-3 if vgg else 2.5e-4
