@@ -60,8 +60,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
   reports = Reports(config, workdir, resume_step=first, enabled=chief)
   batches = train_batches(config, mesh, start_step=first)
   batch = next(batches)
-  step_fn = compile_step(config, model, optimizer, mesh, state, batch)
+  # Before the step is compiled, which takes a while: it may refuse its fields.
   validate = Validation(config, model, mesh, reports)
+  step_fn = compile_step(config, model, optimizer, mesh, state, batch)
 
   scores, unread = None, None
   bar = tqdm(
