@@ -391,14 +391,14 @@ def differences(network: nn.Module, source: str) -> list[str]:
 
 
 def fields_of(
-  name: str, source: str, arrays: Mapping[str, np.ndarray], backbone: str = ""
+  name: str, source: str, arrays: Mapping[str, Any], backbone: str = ""
 ) -> dict[str, Any]:
   """The fields, number of classes included, of the network in a file.
 
   Args:
     name: key of `MODELS`.
     source: whose network.
-    arrays: their names and arrays.
+    arrays: their names and tensors or NumPy arrays.
     backbone: its name; "" recognises ResNets by their blocks.
 
   Raises:
@@ -419,7 +419,7 @@ def fields_of(
     for key, value in arrays.items()
     if re.fullmatch(_CLASSIFIERS, key)
   ]
-  return {**fields, "num_classes": classifiers[0] if classifiers else 21}
+  return {**fields, "num_classes": int(classifiers[0]) if classifiers else 21}
 
 
 _CLASSIFIERS = (

@@ -1,0 +1,257 @@
+"""Names of whole segmentation networks, there and back, and what is refused."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import cli, models, weights
+from jaxseg.errors import UserError
+from jaxseg.weights import files, segmentation
+from jaxseg.weights.pytorch import LEAVES
+
+SMALL = {"name": "resnet50", "width": 4, "stage_sizes": (1, 1, 1, 1)}
+NARROW = {
+  "fcn_resnet": {"backbone": SMALL},
+  "deeplab_v3": {"backbone": SMALL, "features": 4},
+  "deeplab_v3plus": {"backbone": SMALL, "features": 4, "low_level_features": 2},
+  "pspnet": {"backbone": SMALL, "head_features": 4, "aux_features": 4},
+  "unet": {"features": (2, 4, 8)},
+  "unet_backbone": {"backbone": SMALL},
+}
+CASES = [
+  (source, name)
+  for source, having in segmentation.FIELDS.items()
+  for name in having
+]
+# Some of the names that each project's own code gives: modules of two
+# convolutions apart in a sequence, the image's mean, the last layer.
+SPELT = {
+  ("torchvision", "fcn_resnet"): {
+    "backbone.conv1.weight", "backbone.layer4.0.downsample.1.running_var",
+    "classifier.0.weight", "classifier.4.bias", "aux_classifier.1.bias",
+  },
+  ("torchvision", "deeplab_v3"): {
+    "classifier.0.convs.0.0.weight", "classifier.0.convs.3.1.running_mean",
+    "classifier.0.convs.4.1.weight", "classifier.0.project.0.weight",
+    "classifier.1.weight", "classifier.4.weight", "aux_classifier.4.weight",
+  },
+  ("semseg", "pspnet"): {
+    "layer0.0.weight", "layer0.7.running_mean", "layer3.0.conv2.weight",
+    "ppm.features.0.1.weight", "ppm.features.3.2.bias", "cls.1.weight",
+    "cls.4.bias", "aux.0.weight",
+  },
+  ("vainf", "deeplab_v3"): {
+    "backbone.bn1.bias", "classifier.classifier.0.convs.2.0.weight",
+    "classifier.classifier.1.weight", "classifier.classifier.4.bias",
+  },
+  ("vainf", "deeplab_v3plus"): {
+    "classifier.project.0.weight", "classifier.aspp.convs.4.2.bias",
+    "classifier.aspp.project.1.weight", "classifier.classifier.0.weight",
+    "classifier.classifier.3.bias",
+  },
+  ("milesial", "unet"): {
+    "inc.double_conv.0.weight", "down2.maxpool_conv.1.double_conv.4.bias",
+    "up1.up.bias", "up2.conv.double_conv.3.weight", "outc.conv.weight",
+  },
+  ("smp", "unet_backbone"): {
+    "encoder.layer1.0.conv3.weight", "decoder.blocks.0.conv1.0.weight",
+    "decoder.blocks.4.conv2.1.running_var", "segmentation_head.0.weight",
+  },
+  ("smp", "deeplab_v3"): {
+    "decoder.aspp.convs.4.1.weight", "decoder.conv.weight",
+    "decoder.bn.running_var", "segmentation_head.0.bias",
+  },
+  ("smp", "deeplab_v3plus"): {
+    "decoder.aspp.0.convs.1.0.0.weight", "decoder.aspp.0.convs.1.0.1.weight",
+    "decoder.aspp.0.convs.3.1.bias", "decoder.aspp.1.0.weight",
+    "decoder.aspp.2.running_mean", "decoder.block1.0.weight",
+    "decoder.block2.0.1.weight", "decoder.block2.1.bias",
+  },
+}  # fmt: skip
+
+
+def narrow(source, name, **fields):
+  """Our network of the source's fields, a few features wide."""
+  given = {**segmentation.FIELDS[source][name], **fields}
+  own = NARROW[name]
+  if "backbone" in own:
+    own = {
+      **own,
+      "backbone": {**given.get("backbone", {}), **own["backbone"]},
+    }
+  return models.create(name, num_classes=3, **{**given, **own})
+
+
+@functools.cache
+def ours_and_theirs(source, name):
+  """A network, random variables by path, and the state dict of the same."""
+  network = narrow(source, name)
+  image = jnp.zeros((1, 64, 64, 3))
+  shapes = files.flatten(
+    jax.eval_shape(lambda: network.init(jax.random.key(0), image, train=False))
+  )
+  rng = np.random.default_rng(0)
+  ours = {
+    path: rng.standard_normal(leaf.shape).astype(np.float32)
+    for path, leaf in shapes.items()
+  }
+  _, table = segmentation.table_of(network, source, ())
+  theirs = {"backbone.bn1.num_batches_tracked": np.asarray(3)}
+  for path, value in ours.items():
+    module, _, leaf = path.partition("/")[2].rpartition("/")
+    if leaf == "kernel":
+      value = as_torch(source, module, value)
+    key = f"{table.find(module)}.{LEAVES[leaf]}"
+    assert key not in theirs
+    theirs[key] = value
+  return network, ours, theirs
+
+
+def as_torch(source, module, kernel):
+  """PyTorch's axes; what else is another way about there."""
+  kernel = kernel.transpose(3, 2, 0, 1)
+  if module.startswith("upsample"):
+    return kernel.transpose(1, 0, 2, 3)  # ConvTranspose2d: [in, out, h, w].
+  if (source, module) == ("vainf", "decoder1/conv"):
+    # The two low-level features first.
+    return np.concatenate([kernel[:, -2:], kernel[:, :-2]], axis=1)
+  return kernel
+
+
+@pytest.mark.parametrize(("source", "name"), CASES)
+def test_names_there_and_back(source, name, capsys):
+  network, ours, theirs = ours_and_theirs(source, name)
+  assert SPELT[source, name] <= theirs.keys()
+  for given in (source, None):
+    loaded = files.flatten(weights.from_torch(network, theirs, given))
+    assert loaded.keys() == ours.keys()
+    for path, value in ours.items():
+      np.testing.assert_array_equal(loaded[path], value, err_msg=path)
+  assert "note:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("source", "name"), CASES)
+def test_missing_and_unexpected_names_are_refused(source, name):
+  network, _, theirs = ours_and_theirs(source, name)
+  first = next(key for key in theirs if key.endswith("weight"))
+  changed = {k: v for k, v in theirs.items() if k != first}
+  with pytest.raises(UserError, match="1 missing, 0 unexpected, 0 mis-shaped"):
+    weights.from_torch(network, changed, source)
+  changed = {**theirs, "ema.decay": np.zeros(1)}
+  with pytest.raises(UserError, match="0 missing, 1 unexpected, 0 mis-shaped"):
+    weights.from_torch(network, changed, source)
+
+
+def test_a_network_of_other_fields_is_said_to_be_another(capsys):
+  """Weights fit, but torchvision's pyramid is no network of VainF's."""
+  network = narrow("vainf", "deeplab_v3plus", align_corners=True)
+  _, _, theirs = ours_and_theirs("vainf", "deeplab_v3plus")
+  weights.from_torch(network, theirs, "vainf")
+  out = capsys.readouterr().out
+  assert "note: vainf's network has align_corners=False (True here)" in out
+
+
+def test_names_of_older_smp_files():
+  """Before 0.4 the decoder of DeepLabV3 was a sequence."""
+  network, ours, theirs = ours_and_theirs("smp", "deeplab_v3")
+  places = {"decoder.aspp.": "decoder.0.", "decoder.conv.": "decoder.1."}
+  places["decoder.bn."] = "decoder.2."
+  older = {}
+  for key, value in theirs.items():
+    for now, then in places.items():
+      key = key.replace(now, then)
+    older[key] = value
+  loaded = files.flatten(weights.from_torch(network, older, "smp"))
+  np.testing.assert_array_equal(
+    loaded["params/conv/conv/kernel"], ours["params/conv/conv/kernel"]
+  )
+
+
+@pytest.mark.parametrize(
+  ("name", "fields", "source", "message"),
+  [
+    ("pspnet", {}, "smp", "other layers than the paper's"),
+    ("pspnet", {}, "torchvision", "has no PSPNet; expected semseg"),
+    ("deeplab_v3", {}, "torchvison", "did you mean 'torchvision'"),
+    (
+      "unet_backbone",
+      {"backbone": "efficientnet_b0"},
+      "smp",
+      "expected a plain ResNet or a VGG",
+    ),
+    (
+      "deeplab_v3plus",
+      {"backbone": "mobilenet_v2"},
+      "vainf",
+      "expected a plain ResNet",
+    ),
+    (
+      "deeplab_v3",
+      {"backbone": "se_resnet50", "variant": "torchvision"},
+      "smp",
+      "expected a plain ResNet",
+    ),
+  ],
+)
+def test_what_does_not_coincide_is_refused(name, fields, source, message):
+  network = models.create(name, num_classes=3, **fields)
+  with pytest.raises(UserError, match=message) as error:
+    weights.from_torch(network, {}, source)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("blocks", "bottleneck", "name"),
+  [
+    ((2, 2, 2, 2), False, "resnet18"),
+    ((3, 4, 6, 3), False, "resnet34"),
+    ((3, 4, 6, 3), True, "resnet50"),
+    ((3, 4, 23, 3), True, "resnet101"),
+    ((3, 8, 36, 3), True, "resnet152"),
+    ((1, 1, 1, 1), True, ""),
+  ],
+)
+def test_resnets_are_recognised_by_their_blocks(blocks, bottleneck, name):
+  convolutions = (1, 2, 3) if bottleneck else (1, 2)
+  names = [
+    f"encoder.layer{s}.{b}.conv{i}.weight"
+    for s, size in enumerate(blocks, start=1)
+    for b in range(size)
+    for i in convolutions
+  ]
+  assert segmentation.resnet_of(names) == name
+
+
+def test_convert_writes_a_segmentation_network(tmp_path, capsys):
+  """Depth and classes are the file's; the result starts a network."""
+  network = models.create(
+    "fcn_resnet", num_classes=2, backbone={"name": "resnet18"}
+  )
+  image = jnp.zeros((1, 64, 64, 3))
+  shapes = files.flatten(
+    jax.eval_shape(lambda: network.init(jax.random.key(0), image, train=False))
+  )
+  _, table = segmentation.table_of(network, "torchvision", ())
+  theirs = {}
+  for path, leaf in shapes.items():
+    module, _, name = path.partition("/")[2].rpartition("/")
+    shape = leaf.shape
+    shape = (shape[3], shape[2], *shape[:2]) if name == "kernel" else shape
+    theirs[f"{table.find(module)}.{LEAVES[name]}"] = np.zeros(shape, np.float32)
+  file, out = str(tmp_path / "theirs.npz"), str(tmp_path / "ours.npz")
+  np.savez(file, **theirs)
+  cli.main(["convert", "--model=fcn_resnet", file, out])
+  said = capsys.readouterr().out
+  assert f"{len(shapes)} of {len(shapes)} arrays" in said
+  assert "'resnet18'" in said and "num_classes=2" in said
+  assert files.flatten(weights.load(out)).keys() == shapes.keys()
+  # A work directory's network starts from it, or from the file itself.
+  variables = files.unflatten(
+    {path: np.ones(leaf.shape, np.float32) for path, leaf in shapes.items()}
+  )
+  for path in (out, file):
+    filled = weights.initialise(network, variables, model=path)
+    assert not any(v.any() for v in files.flatten(filled).values())
