@@ -6,8 +6,9 @@ Data presets: `configs/bayesian_segnet.py:shapes` (the default), `:camvid`,
 The published recipe (SegNet-Tutorial's solver and prototxt): that of SegNet
 (SGD 0.9, a fixed rate of 0.001, decay 5e-4, batch 4, no augmentation, classes
 weighted by median frequency) for 60,000 steps, with dropout of a half around
-the three deepest stages. Evaluation here leaves dropout out;
-`jaxseg.models.segnet.monte_carlo` draws networks and gives mean and variance.
+the three deepest stages. Evaluation averages 40 networks drawn by dropout
+(`--config.eval.dropout_samples=0` leaves it out);
+`jaxseg.models.segnet.monte_carlo` gives mean and variance.
 """
 
 from ml_collections import ConfigDict
@@ -37,6 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.optimizer.learning_rate = 1e-3
   c.schedule.name = "constant"
   c.train.update(steps=60_000, batch_size=4, eval_every=1000)
+  c.eval.update(dropout_samples=40, batch_size=4)
   if preset == "shapes":
     small(c)
   return c
@@ -52,4 +54,4 @@ def small(c: ConfigDict) -> None:
   c.model.dropout_rate = 0.1
   c.augment.flip = True
   c.loss.balance = ""
-  c.eval.batch_size = 50
+  c.eval.update(dropout_samples=8, batch_size=50)

@@ -30,7 +30,7 @@ def base() -> ConfigDict:
 
   c.data = data = ConfigDict()
   data.name = "shapes"  # key of data.datasets.DATASETS
-  data.path = ""  # folder of the original files (camvid, folder)
+  data.path = ""  # folder of the original files (all but shapes)
   data.prepared = "runs/prepared"  # folder of the prepared record shards
   data.loader = "tfdata"  # "tfdata", or "resident": all on the device
   data.canvas = (64, 64)  # height, width every example is placed on
@@ -48,6 +48,9 @@ def base() -> ConfigDict:
   augment.crop = (64, 64)  # height, width of the training crop
   augment.scale = (1.0, 1.0)  # random scale, drawn log-uniformly
   augment.flip = True  # mirror left-right with probability one half
+  augment.rotation = 0.0  # angle drawn from +- this, degrees
+  augment.elastic_std = 0.0  # elastic deformation, pixels; U-Net: 10
+  augment.elastic_grid = (3, 3)  # rows, columns of its random vectors
   augment.brightness = 0.0  # factor drawn from 1 +- this
   augment.contrast = 0.0  # factor drawn from 1 +- this
   augment.saturation = 0.0  # factor drawn from 1 +- this
@@ -82,12 +85,14 @@ def base() -> ConfigDict:
   optimizer.ema_decay = 0.0  # moving average of the parameters; 0 = none
 
   c.schedule = schedule = ConfigDict()
-  schedule.name = "poly"  # "poly", "cosine", "step" or "constant"
+  schedule.name = "poly"  # "poly", "cosine", "step", "exponential", "constant"
   schedule.warmup_steps = 0  # linear from 0
   schedule.power = 0.9  # poly
   schedule.end_factor = 0.0  # poly and cosine: final share of the peak
   schedule.step_fractions = (0.5, 0.75)  # step: of all steps
   schedule.step_factor = 0.1  # step
+  schedule.decay_rate = 0.995  # exponential: factor ...
+  schedule.decay_steps = 100  # ... after each so many steps
 
   c.train = train = ConfigDict()
   train.steps = 1000
@@ -110,6 +115,7 @@ def base() -> ConfigDict:
   evaluation.stride = 2 / 3  # sliding: step as a share of the window
   evaluation.scales = (1.0,)  # inputs at these scales, probabilities averaged
   evaluation.flip = False  # average with the mirrored input
+  evaluation.dropout_samples = 0  # networks drawn by dropout, averaged; 0 = off
   evaluation.crf = ""  # dense CRF: "deeplab_v2,iterations=5"; "" = none
   evaluation.absent = "skip"  # class in neither truth nor prediction
 
@@ -142,7 +148,18 @@ def folder(c: ConfigDict) -> None:
   c.augment.update(crop=(384, 384), scale=(0.5, 2.0))
 
 
-DATA_PRESETS = {"shapes": shapes, "camvid": camvid, "folder": folder}
+def isbi_em(c: ConfigDict) -> None:
+  """Membranes in electron microscopy (ISBI challenge 2012), 24 + 6 slices."""
+  c.data.update(name="isbi_em", canvas=(512, 512), label_map="{255: 1}")
+  c.augment.update(crop=(384, 384))
+
+
+DATA_PRESETS = {
+  "shapes": shapes,
+  "camvid": camvid,
+  "folder": folder,
+  "isbi_em": isbi_em,
+}
 
 
 def parse_arg(arg: str | None, variants=()) -> tuple[str, tuple[str, ...]]:

@@ -43,6 +43,11 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     help="average with the mirrored image",
   )
   group.add_argument(
+    "--dropout-samples",
+    type=int,
+    help="average networks drawn by dropout (Bayesian SegNet); 0 for none",
+  )
+  group.add_argument(
     "--crf",
     metavar="SETTINGS",
     help="refine with a dense CRF: one of "
@@ -53,7 +58,7 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
 
 def override(config: ConfigDict, args: argparse.Namespace) -> None:
   """Puts the options that were given into `config.eval`."""
-  for field in ("mode", "stride", "scales", "flip", "crf"):
+  for field in ("mode", "stride", "scales", "flip", "dropout_samples", "crf"):
     value = getattr(args, field)
     if value is not None:
       config.eval[field] = value

@@ -27,6 +27,7 @@ from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers import crf_settings
 from jaxseg.layers.dense_crf import mean_field
 from jaxseg.layers.resize import resize_bilinear
+from jaxseg.models.segnet import monte_carlo
 from jaxseg.types import Images
 
 # Of each pixel, or of the image where the network classifies images.
@@ -49,6 +50,8 @@ class Inference:
     scales: inputs are resized by each of these and the results back.
     flip: also apply it to the mirrored image.
     crf: refines the result; None for no CRF.
+    dropout_samples: networks drawn by dropout to average over (Bayesian
+      SegNet); 0 leaves dropout out.
   """
 
   mode: str = "whole"
@@ -57,6 +60,7 @@ class Inference:
   scales: tuple[float, ...] = (1.0,)
   flip: bool = False
   crf: crf_settings.CRF | None = None
+  dropout_samples: int = 0
 
   def __post_init__(self):
     if self.mode not in MODES:
@@ -70,6 +74,11 @@ class Inference:
         f"eval.stride={self.stride}: expected a share of the window, above 0 "
         "and at most 1"
       )
+    if self.dropout_samples < 0:
+      raise UserError(
+        f"eval.dropout_samples={self.dropout_samples}: expected 0 or more; 40 "
+        "are usual"
+      )
 
   @classmethod
   def from_config(cls, config: ConfigDict) -> "Inference":
@@ -81,6 +90,7 @@ class Inference:
       scales=tuple(config.eval.scales),
       flip=config.eval.flip,
       crf=crf_settings.parse(config.eval.crf),
+      dropout_samples=config.eval.dropout_samples,
     )
 
   def __str__(self) -> str:
@@ -92,6 +102,8 @@ class Inference:
     plural = "s" if len(self.scales) > 1 else ""
     parts.append(f"scale{plural} {scales}")
     parts.append("mirrored too" if self.flip else "not mirrored")
+    if self.dropout_samples:
+      parts.append(f"mean of {self.dropout_samples} networks by dropout")
     if self.crf is not None:
       parts.append(str(self.crf))
     return "; ".join(parts)
@@ -114,7 +126,13 @@ def predict_logits(
   """
 
   def network(x):
-    return model.apply(variables, x, train=False)["logits"]
+    if not how.dropout_samples:
+      return model.apply(variables, x, train=False)["logits"]
+    # One key for all images: an answer does not depend on its batch.
+    mean, _ = monte_carlo(
+      model, variables, x, key=jax.random.key(0), samples=how.dropout_samples
+    )
+    return _log(mean)
 
   views = [
     _at_scale(network, image, scale, how, mirrored)

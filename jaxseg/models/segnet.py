@@ -174,6 +174,8 @@ def monte_carlo(
 
   Dropout is on, norms use their running statistics. What precedes the first
   dropout is the same in all samples of a group, and is computed once for it.
+  Groups are merged as they come (Chan et al. 1979), so that no more than one
+  of them is kept.
 
   Args:
     model: Bayesian SegNet, or any network with dropout.
@@ -182,6 +184,7 @@ def monte_carlo(
     key: the samples are drawn with keys split from it.
     samples: networks to draw; the authors' scripts draw some 40.
     at_once: samples computed side by side, by `vmap`; memory grows with it.
+      The largest number up to this that divides `samples` is taken.
 
   Returns:
     `[n, h, w, k]` means, which add up to 1 over k, and variances (1 / n).
@@ -192,9 +195,24 @@ def monte_carlo(
       outputs = model.apply(variables, image, train=True, rngs={"dropout": key})
     return jax.nn.softmax(outputs["logits"])
 
-  keys = jax.random.split(key, samples)
-  drawn = jax.lax.map(probabilities, keys, batch_size=min(at_once, samples))
-  return jnp.mean(drawn, axis=0), jnp.var(drawn, axis=0)
+  group = next(g for g in range(at_once, 0, -1) if samples % g == 0)
+
+  def merge(carry, keys):
+    count, mean, spread = carry
+    drawn = jax.vmap(probabilities)(keys)
+    here = jnp.mean(drawn, axis=0)
+    step = here - mean
+    total = count + group
+    mean += step * (group / total)
+    spread += jnp.sum(jnp.square(drawn - here), axis=0)
+    spread += jnp.square(step) * (count * group / total)
+    return (total, mean, spread), None
+
+  keys = jax.random.split(key, samples).reshape(-1, group)
+  zeros = jnp.zeros_like(jax.eval_shape(probabilities, key))
+  start = (jnp.zeros(()), zeros, zeros)
+  (_, mean, spread), _ = jax.lax.scan(merge, start, keys)
+  return mean, spread / samples
 
 
 def _with_running_statistics(next_function, args, kwargs, context):

@@ -242,3 +242,26 @@ def test_bad_fields_are_named(fields, words):
     Inference(**fields)
   for word in words:
     assert word in str(error.value)
+
+
+class Dropped(nn.Module):
+  """A network with dropout: the mean colour, or nothing of it."""
+
+  @nn.compact
+  def __call__(self, image, *, train):
+    x = nn.Dropout(0.5, name="dropout")(image, deterministic=not train)
+    return {"logits": x}
+
+
+def test_dropout_samples_average_probabilities():
+  """Of many networks: each channel is doubled or dropped, half the time."""
+  image = jnp.asarray([[[[1.0, 0.0, 0.0]]]])
+  scores = run(Dropped(), {}, image, dropout_samples=400)
+  drawn = [softmax(np.array([x, 0, 0]))[0] for x in (0.0, 2.0)]
+  # 400 draws: within five standard deviations of the mean.
+  np.testing.assert_allclose(
+    softmax(scores)[0, 0, 0, 0], np.mean(drawn), atol=0.06
+  )
+  assert run(Dropped(), {}, image)[0, 0, 0, 0] == 1
+  with pytest.raises(UserError, match="dropout_samples=-1"):
+    Inference(dropout_samples=-1)

@@ -180,14 +180,17 @@ def _frozen(model):
   return model.clone(norm=norm, backbone=model.backbone.clone(norm=norm))
 
 
-def test_monte_carlo_is_mean_and_variance_over_keys():
+@pytest.mark.parametrize(("samples", "at_once"), [(3, 2), (4, 2)])
+def test_monte_carlo_is_mean_and_variance_over_keys(samples, at_once):
   backbone = {**VGG, "width": 4, "stage_sizes": (1, 1, 1, 1, 1)}
   model = _create("bayesian_segnet", backbone=backbone)
   image = jax.random.normal(jax.random.key(0), (2, 16, 19, 3))
   variables = _random(model, (16, 19))
   key = jax.random.key(5)
   mean, variance = _quick(
-    lambda v, x: monte_carlo(model, v, x, key=key, samples=3, at_once=2)
+    functools.partial(
+      monte_carlo, model, key=key, samples=samples, at_once=at_once
+    )
   )(variables, image)
 
   @_quick
@@ -196,7 +199,7 @@ def test_monte_carlo_is_mean_and_variance_over_keys():
       variables, image, train=True, rngs={"dropout": key}
     )["logits"]
 
-  drawn = [jax.nn.softmax(draw(k)) for k in jax.random.split(key, 3)]
+  drawn = [jax.nn.softmax(draw(k)) for k in jax.random.split(key, samples)]
   assert mean.shape == variance.shape == (2, 16, 19, 3)
   np.testing.assert_allclose(mean, np.mean(drawn, axis=0), atol=1e-5)
   np.testing.assert_allclose(variance, np.var(drawn, axis=0), atol=1e-5)
