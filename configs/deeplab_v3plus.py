@@ -8,8 +8,7 @@ CPU cores), `:camvid`, `:folder`. Other encoders are
 The recipe of the paper (Sec. 4, v3's) and of the authors' code: SGD 0.9,
 learning rate 0.007, poly 0.9 over 30,000 steps, batch 16, crops of 513 at
 output stride 16, decay 4e-5 (Xception), scales 0.5 to 2, mirroring, images in
-[-1, 1]. `--config.eval.backbone.output_stride` does not exist: weights fit
-any stride, so evaluate at 8 with
+[-1, 1]. Weights fit any output stride: to go on at 8, start from a run with
 `--config.model.backbone.output_stride=8 --config.init.model=RUN`.
 """
 
@@ -88,5 +87,3 @@ def laptop(c: ConfigDict) -> None:
   c.train.update(batch_size=8, eval_every=300, checkpoint_every=300)
   if c.data.name == "camvid":
     c.loss.class_weights = CAMVID_WEIGHTS
-  else:
-    c.data.canvas, c.loss.balance = (512, 512), ""
