@@ -1,0 +1,176 @@
+"""Whole segmentation networks compute what their PyTorch originals do.
+
+Random weights everywhere, running statistics included, loaded through
+`weights.from_torch` into the network that `segmentation.fields_of` says is in
+the file.
+"""
+
+import functools
+import importlib.util
+import pathlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import models, weights
+from jaxseg.weights import segmentation
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+_path = pathlib.Path(__file__).with_name("segmentation_originals.py")
+_spec = importlib.util.spec_from_file_location("originals", _path)
+originals = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(originals)
+parity = originals.parity
+
+SHALLOW = {"name": "resnet50", "stage_sizes": originals.LAYERS}
+MILESIAL = {"features": (8, 16, 32, 64, 128)}
+ODD, EVEN, NESTED = (57, 83), (64, 96), (57, 89)
+# Network, source, original, our fields besides, sizes.
+CASES = {
+  "torchvision fcn_resnet50": (
+    "fcn_resnet",
+    "torchvision",
+    functools.partial(originals.torchvision_network, "fcn_resnet50"),
+    {},
+    (ODD, EVEN),
+  ),
+  "torchvision deeplabv3_resnet50": (
+    "deeplab_v3",
+    "torchvision",
+    functools.partial(originals.torchvision_network, "deeplabv3_resnet50"),
+    {},
+    (ODD, EVEN),
+  ),
+  "vainf deeplabv3": (
+    "deeplab_v3",
+    "vainf",
+    functools.partial(originals.VainF, originals.V3Head),
+    {"backbone": SHALLOW},
+    (ODD, EVEN),
+  ),
+  "vainf deeplabv3plus": (
+    "deeplab_v3plus",
+    "vainf",
+    functools.partial(originals.VainF, originals.V3PlusHead),
+    {"backbone": SHALLOW},
+    (ODD, EVEN),
+  ),
+  "semseg pspnet": (
+    "pspnet",
+    "semseg",
+    originals.SemsegPSPNet,
+    {"backbone": SHALLOW},
+    # It takes sides of 8 k + 1 only.
+    (NESTED,),
+  ),
+  "milesial transposed": (
+    "unet",
+    "milesial",
+    functools.partial(originals.MilesialUNet, False),
+    MILESIAL,
+    (ODD, EVEN),
+  ),
+  "milesial bilinear": (
+    "unet",
+    "milesial",
+    functools.partial(originals.MilesialUNet, True),
+    MILESIAL,
+    (ODD, EVEN),
+  ),
+}
+# These take sides that 32 divides.
+SMP = {
+  "Unet resnet34": ("unet_backbone", "Unet", "resnet34"),
+  "Unet vgg11_bn": ("unet_backbone", "Unet", "vgg11_bn"),
+  "DeepLabV3 resnet18": ("deeplab_v3", "DeepLabV3", "resnet18"),
+  "DeepLabV3Plus resnet50": ("deeplab_v3plus", "DeepLabV3Plus", "resnet50"),
+}
+
+
+def build(name, source, original, own, dtype=None):
+  """Our network and its variables from the original's state dict."""
+  state = original.state_dict()
+  backbone = own.pop("encoder", "")
+  fields = segmentation.fields_of(name, source, state, backbone)
+  spec = {**fields.get("backbone", {}), **own.get("backbone", {})}
+  fields |= own | ({"backbone": spec} if spec else {})
+  fields |= {"dtype": dtype, "param_dtype": dtype} if dtype else {}
+  model = models.create(name, **fields)
+  return model, weights.from_torch(model, state, source)
+
+
+def evaluation_difference(name, source, original, own, sizes) -> float:
+  """Largest relative difference of any output at any of the sizes."""
+  model, variables = build(name, source, original, dict(own))
+  apply = jax.jit(functools.partial(model.apply, train=False))
+  differences = []
+  for size in sizes:
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((1, *size, 3)).astype(np.float32)
+    with torch.no_grad():
+      theirs = originals.outputs(original, parity.channels_first(image))
+    ours = apply(variables, image)
+    assert ours.keys() == theirs.keys()
+    differences += [parity.relative(ours[k], theirs[k].numpy()) for k in ours]
+  return max(differences)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_original(case):
+  name, source, build_original, own, sizes = CASES[case]
+  original = originals.randomised(build_original())
+  assert evaluation_difference(name, source, original, own, sizes) < 1e-4
+
+
+@pytest.mark.parametrize("case", SMP)
+def test_equals_segmentation_models_pytorch(case):
+  pytest.importorskip("segmentation_models_pytorch")
+  name, theirs, encoder = SMP[case]
+  original = originals.randomised(originals.smp_network(theirs, encoder))
+  own = {} if encoder.startswith("resnet") else {"encoder": encoder}
+  assert evaluation_difference(name, "smp", original, own, (EVEN,)) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", list(CASES)[:2])
+def test_gradients_equal_torchvisions(case):
+  """Of a random projection of both heads, in training mode, in float64."""
+  name, source, build_original, own, _ = CASES[case]
+  original = originals.randomised(build_original()).double().train()
+  rng = np.random.default_rng(0)
+  image = rng.standard_normal((4, 33, 41, 3))
+  pull = rng.standard_normal((4, 33, 41, originals.CLASSES))
+  state = {k: v.clone() for k, v in original.state_dict().items()}
+  found = originals.outputs(original, parity.channels_first(image))
+  weight = torch.from_numpy(pull)
+  sum((value * weight).sum() for value in found.values()).backward()
+  gradients = {k: p.grad for k, p in original.named_parameters()}
+  original.load_state_dict(state)
+  with jax.enable_x64():
+    model, variables = build(name, source, original, dict(own), "float64")
+    expected = weights.from_torch(model, {**state, **gradients}, source)
+
+    # Run once, so compiled in a hurry.
+    @functools.partial(
+      jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+    )
+    def gradient(variables, image):
+      def total(params):
+        with nn.intercept_methods(parity.without_dropout):
+          outputs, _ = model.apply(
+            {**variables, "params": params},
+            image,
+            train=True,
+            mutable=["batch_stats"],
+          )
+        return sum(jnp.sum(o * pull) for o in outputs.values())
+
+      return jax.grad(total)(variables["params"])
+
+    ours = jax.device_get(gradient(variables, image))
+  assert parity.largest_difference(ours, expected["params"]) < 1e-3
