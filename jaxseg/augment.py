@@ -10,6 +10,11 @@ map from crop to image, whose coordinates are computed in integers. It equals
 centres and no antialiasing (torch.nn.functional.interpolate, cv2.resize), and
 "nearest-exact" for the label. At scale 1 it copies pixels, bit for bit.
 
+Elastic deformation and rotation move the pixels of the crop before that map is
+asked, so that there is one resampling still. The deformation is U-Net's
+(Ronneberger et al. 2015, Sec. 3.1): random vectors on a coarse grid, between
+them bicubic interpolation.
+
 Colour follows torchvision's ColorJitter (transforms v2), in the fixed order
 brightness, contrast, saturation, hue.
 """
@@ -36,6 +41,9 @@ def augment(
   crop: tuple[int, int],
   scale: tuple[float, float] = (1.0, 1.0),
   flip: bool = False,
+  rotation: float = 0.0,
+  elastic_std: float = 0.0,
+  elastic_grid: tuple[int, int] = (3, 3),
   brightness: float = 0.0,
   contrast: float = 0.0,
   saturation: float = 0.0,
@@ -56,6 +64,9 @@ def augment(
       uniformly inside the crop.
     scale: bounds of the scale, drawn log-uniformly.
     flip: mirror left-right with probability one half.
+    rotation: angle drawn from +- this about the middle of the crop, degrees.
+    elastic_std: deviation of the deformation's vectors, in pixels of the crop.
+    elastic_grid: rows and columns of vectors.
     brightness: factor drawn from 1 +- this.
     contrast: factor drawn from 1 +- this, about the mean grey of the image.
     saturation: factor drawn from 1 +- this.
@@ -68,11 +79,24 @@ def augment(
   """
 
   def one(image, label, size, index):
-    draw = jax.random.uniform(jax.random.fold_in(key, index), (8,))
+    own_key = jax.random.fold_in(key, index)
+    draw = jax.random.uniform(own_key, (8,))
     ratio = scale[0] * (scale[1] / scale[0]) ** draw[0]
     rows = _axis(size[0], ratio, crop[0], draw[1], False)
     cols = _axis(size[1], ratio, crop[1], draw[2], flip & (draw[3] < 0.5))
-    image, inside = _resample(image, rows, cols)
+    if elastic_std or rotation:
+      shift = displacement(
+        # Another stream than the draws above.
+        jax.random.fold_in(own_key, 1),
+        crop,
+        rotation=rotation,
+        elastic_std=elastic_std,
+        elastic_grid=elastic_grid,
+      )
+      image, label, inside = _warp(image, label, size, rows, cols, shift)
+    else:
+      image, inside = _resample(image, rows, cols)
+      label = label[rows["nearest"]][:, cols["nearest"]]
     image = _jitter(
       image * UNIT,
       inside,
@@ -80,8 +104,7 @@ def augment(
       (brightness, contrast, saturation, hue),
     )
     image = jnp.where(inside[..., None], image, jnp.asarray(mean, jnp.float32))
-    label = label[rows["nearest"]][:, cols["nearest"]].astype(jnp.int32)
-    return image, jnp.where(inside, label, ignore_label)
+    return image, jnp.where(inside, label.astype(jnp.int32), ignore_label)
 
   return jax.vmap(one)(image, label, size, index)
 
@@ -97,6 +120,35 @@ def normalise(
     image = image.astype(jnp.float32) * UNIT
   mean, std = (jnp.asarray(v, jnp.float32) for v in (mean, std))
   return ((image - mean) / std).astype(dtype)
+
+
+def displacement(
+  key: Key[Array, ""],
+  crop: tuple[int, int],
+  *,
+  rotation: float = 0.0,
+  elastic_std: float = 0.0,
+  elastic_grid: tuple[int, int] = (3, 3),
+) -> Float[Array, "ch cw 2"]:
+  """How far down and to the right each pixel of a crop looks.
+
+  Args:
+    key: of this example.
+    crop: height and width.
+    rotation: as for `augment`, like all that follow here.
+    elastic_std: deviation of the vectors.
+    elastic_grid: rows and columns of vectors; each stands in the middle of an
+      equal part of the crop.
+  """
+  elastic_key, angle_key = jax.random.split(key)
+  coarse = elastic_std * jax.random.normal(elastic_key, (*elastic_grid, 2))
+  shift = jax.image.resize(coarse, (*crop, 2), "cubic")
+  angle = jnp.deg2rad(rotation * jax.random.uniform(angle_key, minval=-1))
+  y = (jnp.arange(crop[0]) - (crop[0] - 1) / 2)[:, None]
+  x = (jnp.arange(crop[1]) - (crop[1] - 1) / 2)[None, :]
+  sine, less = jnp.sin(angle), jnp.cos(angle) - 1
+  turned = [less * y - sine * x, sine * y + less * x]
+  return shift + jnp.stack(turned, axis=-1)
 
 
 def _axis(size, ratio, crop: int, draw, mirror) -> dict[str, jax.Array]:
@@ -120,6 +172,8 @@ def _axis(size, ratio, crop: int, draw, mirror) -> dict[str, jax.Array]:
     "low": jnp.clip(low, 0, last),
     "high": jnp.clip(low + 1, 0, last),
     "weight": weight.astype(jnp.float32),
+    "source": position / (2 * scaled),
+    "step": jnp.where(mirror, -size, size) / scaled,
     "nearest": jnp.clip((2 * j + 1) * size // (2 * scaled), 0, last),
   }
 
@@ -131,6 +185,37 @@ def _resample(image, rows, cols):
   a, b = (image[:, cols[k]] for k in ("low", "high"))
   image = _mix(a, b, cols["weight"][None, :, None])
   return image, rows["inside"][:, None] & cols["inside"]
+
+
+def _warp(image, label, size, rows, cols, shift):
+  """Image, label, and where they are, with every pixel moved by `shift`."""
+  places = []
+  for axis, (line, along) in enumerate(((rows, (-1, 1)), (cols, (1, -1)))):
+    place = line["source"].reshape(along) + shift[..., axis] * line["step"]
+    places.append(place)
+  # A pixel covers half a unit on either side of its centre.
+  inside = jnp.ones(shift.shape[:2], bool)
+  for place, side in zip(places, size, strict=True):
+    inside &= (place >= -0.5) & (place < side - 0.5)
+  (top, bottom, down), (left, right, across) = (
+    _neighbours(place, side) for place, side in zip(places, size, strict=True)
+  )
+  wide = image.astype(jnp.float32)
+  across = across[..., None]
+  a = _mix(wide[top, left], wide[top, right], across)
+  b = _mix(wide[bottom, left], wide[bottom, right], across)
+  nearest = (
+    jnp.clip(jnp.floor(place + 0.5).astype(jnp.int32), 0, side - 1)
+    for place, side in zip(places, size, strict=True)
+  )
+  return _mix(a, b, down[..., None]), label[tuple(nearest)], inside
+
+
+def _neighbours(place, side):
+  """The two pixels around each place on an axis, and the second's weight."""
+  place = jnp.clip(place, 0, side - 1)
+  low = jnp.floor(place).astype(jnp.int32)
+  return low, jnp.minimum(low + 1, side - 1), place - low
 
 
 def _mix(a, b, weight):

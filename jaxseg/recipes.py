@@ -6,6 +6,8 @@ its own file in `configs/`.
 
 from ml_collections import ConfigDict
 
+from jaxseg.config import parse_arg, with_data
+
 # Mean colour of ImageNet as the Caffe networks subtract it, RGB in 0..255:
 # FCN's voc_layers.py; DeepLab's and DeconvNet's prototxts round it.
 CAFFE_MEAN = (122.67892, 116.66877, 104.00699)
@@ -49,27 +51,93 @@ def from_scratch(c: ConfigDict, *, learning_rate: float, steps: int) -> None:
   c.train.update(steps=steps, batch_size=16, eval_every=steps // 2)
 
 
-def fcn(
-  c: ConfigDict, *, learning_rate: float, heavy_learning_rate: float = 0.0
-) -> None:
-  """FCN's: of the CVPR text (Sec. 4.3), or of the released solvers.
+def fc_densenet(c: ConfigDict) -> None:
+  """FC-DenseNet's, of the authors' config/FC-DenseNet103.py and train.py.
 
-  Whole images, unchanged, at a fixed rate: 20 of them for 175 epochs (here of
-  CamVid's 367), or, "heavy", one with a loss summed over its pixels.
+  RMSprop 1e-3, multiplied by 0.995 after each epoch (of CamVid's 367 images
+  in threes), at most 750 epochs, crops of 224, L2 of 1e-4 on all but biases,
+  whose gradient is 2e-4 w there. Evaluation normalises by the batch, so one
+  image is a batch: 360x480 pixels are about as many as three crops, and no
+  padding enters. The authors tested with ten.
+  """
+  c.optimizer.update(
+    name="rmsprop",
+    learning_rate=1e-3,
+    momentum=0.0,
+    decay_rate=0.9,
+    epsilon=1e-6,
+    weight_decay=2e-4,
+    no_decay=("bias$",),
+  )
+  c.schedule.update(name="exponential", decay_rate=0.995, decay_steps=122)
+  c.augment.update(crop=(224, 224), scale=(1.0, 1.0), flip=True)
+  c.train.update(steps=750 * 122, batch_size=3, eval_every=10 * 122)
+  c.train.checkpoint_every = 10 * 122
+  c.eval.batch_size = 1
+
+
+FCN_VARIANTS = ("heavy",)
+
+
+def fcn(
+  name: str, arg: str, *, learning_rate: float, stage: bool = True
+) -> ConfigDict:
+  """A configuration of FCN on VGG-16, in one of its stages.
+
+  Of the CVPR text (Sec. 4.3), or, by the variant "heavy", of the released
+  solver, whose loss is summed over the pixels of an image: its rates are a
+  millionth of the text's.
 
   Args:
-    c: a configuration with its data preset.
+    name: of the network.
+    arg: data preset and variants.
     learning_rate: of the text.
-    heavy_learning_rate: of the released solver; 0 for the text's recipe.
+    stage: whether the network adds upsampling to that of an earlier one,
+      which learns where the text's recipe is followed.
+  """
+  preset, variants = parse_arg(arg, FCN_VARIANTS)
+  heavy = "heavy" in variants and preset != "shapes"
+  c = with_data(preset)
+  with c.unlocked():
+    c.name = name
+    c.model = ConfigDict(
+      dict(
+        name=name,
+        backbone=dict(name="vgg16", width=64, padding=100),
+        learned_upsampling="intermediate" if stage and not heavy else "none",
+        head_features=4096,
+        head_kernel_size=7,
+        dropout_rate=0.5,
+      )
+    )
+  whole_images(c, learning_rate=learning_rate)
+  if heavy:
+    # Its weights are Caffe's; torchvision's read the presets' normalisation.
+    caffe_input(c)
+    c.loss.normalise_by = "images"
+    c.optimizer.update(learning_rate=1e-6 * learning_rate, momentum=0.99)
+    c.train.update(steps=100_000, batch_size=1, eval_every=4000)
+  if preset == "shapes":
+    small_fcn(c)
+  return c
+
+
+def whole_images(c: ConfigDict, *, learning_rate: float) -> None:
+  """FCN's training: images unchanged, 20 at a time, a fixed rate, 175 epochs.
+
+  Epochs are those of CamVid's 367 images.
   """
   caffe_sgd(c)
   c.schedule.name = "constant"
   c.augment.update(crop=c.data.canvas, scale=(1.0, 1.0), flip=False)
   c.optimizer.learning_rate = learning_rate
   c.train.update(steps=3200, batch_size=20, eval_every=400)
-  if heavy_learning_rate:
-    # Its weights are Caffe's; torchvision's read the presets' normalisation.
-    caffe_input(c)
-    c.loss.normalise_by = "images"
-    c.optimizer.update(learning_rate=heavy_learning_rate, momentum=0.99)
-    c.train.update(steps=100_000, batch_size=1, eval_every=4000)
+
+
+def small_fcn(c: ConfigDict) -> None:
+  """Narrow, and for images of 64x64: a smaller fc6 needs less padding."""
+  from_scratch(c, learning_rate=3e-3, steps=1000)
+  c.model.backbone.update(name="vgg16_bn", width=8, padding=33)
+  c.model.update(head_features=64, head_kernel_size=3, dropout_rate=0.1)
+  # Stamps of 64x64 that learn draw what no bilinear one can.
+  c.model.learned_upsampling = "all"

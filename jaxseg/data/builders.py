@@ -103,10 +103,15 @@ class JaxsegFolder(_Builder):
   """A folder of images and masks."""
 
 
+class JaxsegIsbiEm(_Builder):
+  """Sections of the electron microscopy challenge of ISBI 2012."""
+
+
 BUILDERS = {
   "shapes": JaxsegShapes,
   "camvid": JaxsegCamvid,
   "folder": JaxsegFolder,
+  "isbi_em": JaxsegIsbiEm,
 }
 
 

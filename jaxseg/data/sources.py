@@ -29,6 +29,7 @@ _LAYOUTS = {
     "images/train, images/val and masks/train, masks/val, or images/ and"
     " masks/ alone, split automatically"
   ),
+  "isbi_em": "train/image and train/label, files of the same names in both",
 }
 
 
@@ -129,6 +130,8 @@ def find(data: ConfigDict) -> Source:
   root = _root(data.name, data.path)
   if data.name == "camvid":
     splits = _camvid(root)
+  elif data.name == "isbi_em":
+    splits = _isbi_em(root)
   else:
     splits = _folder(root, data.val_fraction)
   return Files(root, splits)
@@ -158,6 +161,24 @@ def _camvid(root: Path) -> dict[str, tuple[Pair, ...]]:
   if not splits:
     raise _layout_error("camvid", root)
   return splits
+
+
+def _isbi_em(root: Path) -> dict[str, tuple[Pair, ...]]:
+  """The last fifth of the stack is for validation.
+
+  Neighbouring sections show the same cells: sections drawn at random would be
+  scored by what training saw a few nanometres away.
+  """
+  if not (root / "train").is_dir():
+    raise _layout_error("isbi_em", root)
+  pairs = pairing.match(root / "train/image", root / "train/label")
+  if len(pairs) < 2:
+    raise UserError(
+      f"{root / 'train/image'} holds one image; expected two or more, to train"
+      " on some and to evaluate on the others"
+    )
+  held_out = max(1, round(len(pairs) / 5))
+  return {"train": pairs[:-held_out], "val": pairs[-held_out:]}
 
 
 def _listed_pairs(root: Path, listing: Path) -> tuple[Pair, ...]:

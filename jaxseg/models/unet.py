@@ -79,7 +79,9 @@ def valid_sizes(wanted: int, depth: int = 4) -> tuple[int, int]:
   return scale * bottom + 4 * (scale - 1), scale * (bottom - 8) + 4
 
 
-def mirror(image: Images, before: int, sizes: tuple[int, int]) -> Images:
+def mirror(
+  image: Images, before: int, sizes: tuple[int, int]
+) -> Float[Array, "n h2 w2 c"]:
   """Continues an image by reflection, about its outermost pixels.
 
   Args:

@@ -31,6 +31,7 @@ def schedule(config: ConfigDict, *, peak: float, steps: int) -> optax.Schedule:
     poly: peak ((1 - t)^power (1 - e) + e)  (Caffe; DeepLab, PSPNet)
     cosine: peak ((1 + cos(pi t)) / 2 (1 - e) + e)
     step: peak * step_factor^(number of step_fractions passed)
+    exponential: peak * decay_rate^(number of decay_steps passed)
     constant: peak
   """
   warmup = config.warmup_steps
@@ -49,12 +50,15 @@ def schedule(config: ConfigDict, *, peak: float, steps: int) -> optax.Schedule:
         for f in config.step_fractions
       },
     )
+  elif config.name == "exponential":
+    decay = optax.exponential_decay(
+      peak, config.decay_steps, config.decay_rate, staircase=True
+    )
   elif config.name == "constant":
     decay = optax.constant_schedule(peak)
   else:
-    raise unknown_name(
-      "schedule.name", config.name, ("poly", "cosine", "step", "constant")
-    )
+    known = ("poly", "cosine", "step", "exponential", "constant")
+    raise unknown_name("schedule.name", config.name, known)
   if not warmup:
     return decay
   return optax.join_schedules(
