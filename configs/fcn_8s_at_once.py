@@ -10,42 +10,12 @@ many steps. `,heavy` is the released solver's recipe, see `fcn_32s`.
 from ml_collections import ConfigDict
 
 from jaxseg import recipes
-from jaxseg.config import parse_arg, with_data
 
-VARIANTS = ("heavy",)
+VARIANTS = recipes.FCN_VARIANTS
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """FCN-8s at once on the preset, and with the variant, that `arg` names."""
-  preset, variants = parse_arg(arg, VARIANTS)
-  heavy = "heavy" in variants and preset != "shapes"
-  c = with_data(preset)
-  with c.unlocked():
-    c.name = "fcn_8s_at_once"
-    c.model = ConfigDict(
-      dict(
-        name="fcn_8s_at_once",
-        backbone=dict(name="vgg16", width=64, padding=100),
-        learned_upsampling="none" if heavy else "intermediate",
-        head_features=4096,
-        head_kernel_size=7,
-        dropout_rate=0.5,
-      )
-    )
-  recipes.fcn(
-    c,
-    learning_rate=1e-4,
-    heavy_learning_rate=1e-10 if heavy else 0.0,
-  )
-  c.train.steps *= 3
-  if preset == "shapes":
-    small(c)
+  c = recipes.fcn("fcn_8s_at_once", arg, learning_rate=1e-4)
+  c.train.steps *= 1 if c.data.name == "shapes" else 3
   return c
-
-
-def small(c: ConfigDict) -> None:
-  """Narrow, and for images of 64x64: a smaller fc6 needs less padding."""
-  recipes.from_scratch(c, learning_rate=3e-3, steps=1000)
-  c.model.backbone.update(name="vgg16_bn", width=8, padding=33)
-  c.model.update(head_features=64, head_kernel_size=3, dropout_rate=0.1)
-  c.model.learned_upsampling = "all"

@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
         dropout_rate=0.5,
       )
     )
-  recipes.fcn(c, learning_rate=1e-3)
+  recipes.whole_images(c, learning_rate=1e-3)
   c.optimizer.update(
     no_decay=("^(head|score_fr)/.*bias$",),
     multipliers=(("^(head|score_fr)/.*bias$", 2.0),),

@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
         dropout_rate=0.5,
       )
     )
-  recipes.fcn(c, learning_rate=1e-3)
+  recipes.whole_images(c, learning_rate=1e-3)
   if preset == "shapes":
     small(c)
   return c

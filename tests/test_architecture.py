@@ -14,7 +14,7 @@ ALLOWED = {
   "errors": set(),
   "types": set(),
   "config": {"errors"},
-  "recipes": set(),
+  "recipes": {"config"},
   "layers": set(),
   "backbones": {"layers"},
   "models": {"layers", "backbones"},
