@@ -49,7 +49,7 @@ def small(c: ConfigDict) -> None:
   recipes.from_scratch(c, learning_rate=8e-3, steps=1500)
   with c.unlocked():
     c.model.backbone.update(
-      width=8, stage_sizes=(2, 2, 2, 1, 1), dropout_rate=0.1
+      width=12, stage_sizes=(2, 2, 1, 1, 1), dropout_rate=0.1
     )
   c.model.dropout_rate = 0.1
   c.augment.flip = True
