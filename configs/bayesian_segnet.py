@@ -38,6 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.optimizer.learning_rate = 1e-3
   c.schedule.name = "constant"
   c.train.update(steps=60_000, batch_size=4, eval_every=1000)
+  c.train.norm_batches = 92  # CamVid's 367 training images
   c.eval.update(dropout_samples=40, batch_size=4)
   if preset == "shapes":
     small(c)
@@ -47,6 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def small(c: ConfigDict) -> None:
   """A narrow, shallower VGG, less dropout: minutes on two CPU cores."""
   recipes.from_scratch(c, learning_rate=8e-3, steps=1500)
+  c.train.norm_batches = 0
   with c.unlocked():
     c.model.backbone.update(
       width=12, stage_sizes=(2, 2, 1, 1, 1), dropout_rate=0.1

@@ -55,6 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.schedule.step_fractions = (0.45, 0.9)
     c.train.steps = 20_000 * BATCHES
   c.train.update(eval_every=8000, checkpoint_every=8000)
+  c.train.norm_batches = 501  # As the authors' script has it.
   c.eval.mode = "sliding"
   if preset == "shapes":
     small(c)
@@ -64,6 +65,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def small(c: ConfigDict) -> None:
   """A narrow VGG and a 2x2 fc6, on whole scenes: minutes on two CPU cores."""
   recipes.from_scratch(c, learning_rate=8e-3, steps=1000)
+  c.train.norm_batches = 0
   with c.unlocked():
     c.model.backbone.update(width=12, stage_sizes=(1, 1, 1, 1, 1))
   c.model.update(fc_features=64, fc_kernel=2, init_deviation=0.1)

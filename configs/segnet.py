@@ -5,7 +5,8 @@ Data presets: `configs/segnet.py:shapes` (the default), `:camvid`, `:folder`.
 The published recipe (SegNet-Tutorial's solver and prototxt): SGD 0.9, a fixed
 rate of 0.001, decay 5e-4, batch 4, 40,000 steps; images of 360x480 without
 augmentation; classes weighted by median frequency, the loss divided by the
-number of pixels. The encoder starts from VGG-16: pass a converted file or
+number of pixels; the norms' statistics are those of all training images, taken
+anew before each evaluation. The encoder starts from VGG-16: pass a converted file or
 torchvision's, --config.init.backbone=vgg16_bn.pth. Images are normalised as
 that file expects; from random weights the published 0..255 would train alike,
 since the norm behind the first convolution undoes shift and scale.
@@ -34,6 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.optimizer.learning_rate = 1e-3
   c.schedule.name = "constant"
   c.train.update(steps=40_000, batch_size=4, eval_every=1000)
+  c.train.norm_batches = 92  # CamVid's 367 training images
   if preset == "shapes":
     small(c)
   return c
@@ -42,6 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def small(c: ConfigDict) -> None:
   """A narrow, shallower VGG: minutes on two CPU cores."""
   recipes.from_scratch(c, learning_rate=4e-3, steps=1000)
+  c.train.norm_batches = 0
   with c.unlocked():
     c.model.backbone.update(width=8, stage_sizes=(2, 2, 2, 1, 1))
   c.augment.flip = True

@@ -98,6 +98,9 @@ def base() -> ConfigDict:
   train.steps = 1000
   train.batch_size = 16  # global: over all devices of all processes
   train.log_every = 20  # steps between lines of metrics.jsonl
+  # Batches whose statistics replace the norms' running averages before each
+  # evaluation (SegNet); 0 leaves the averages.
+  train.norm_batches = 0
   train.eval_every = 500  # steps between evaluations; the last step too
   train.checkpoint_every = 500  # steps between checkpoints; the last too
   train.keep_last = 2  # checkpoints kept besides the best

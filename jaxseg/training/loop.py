@@ -19,6 +19,7 @@ from jaxseg.training.interruption import Interruption
 from jaxseg.training.reports import Reports
 from jaxseg.training.setup import initialise, start
 from jaxseg.training.state import TrainState
+from jaxseg.training.statistics import Settle
 from jaxseg.training.step import Recipe, train_step
 from jaxseg.training.validation import Validation
 from jaxseg.training.workdir import claim
@@ -63,6 +64,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
   # Before the step is compiled, which takes a while: it may refuse its fields.
   validate = Validation(config, model, mesh, reports)
   step_fn = compile_step(config, model, optimizer, mesh, state, batch)
+  norm_batches = config.train.norm_batches
+  settle = Settle(model, Recipe.from_config(config), norm_batches, mesh)
 
   scores, unread = None, None
   bar = tqdm(
@@ -100,6 +103,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
       scores = None
       stop = interruption.agreed(step, config.train.log_every)
       if not stop and (step % config.train.eval_every == 0 or step == last):
+        if norm_batches:
+          state = settle(state, train_batches(config, mesh, start_step=step))
         scores = validate(state, step)
         _say(f"step {step}: {evaluate.headline(scores)}")
         started, started_at = time.perf_counter(), step

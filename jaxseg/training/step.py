@@ -71,6 +71,24 @@ class Recipe:
     )
 
 
+def augmented(
+  step: jax.Array, batch: dict[str, jax.Array], recipe: Recipe
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """What the network sees of a batch in this step, its label, dropout's key."""
+  key = jax.random.fold_in(jax.random.key(recipe.seed), step)
+  augment_key, dropout_key = jax.random.split(key)
+  image, label = augment.augment(
+    augment_key,
+    batch["image"],
+    batch["label"],
+    batch["size"],
+    batch["index"],
+    **dict(recipe.augment),
+  )
+  image = augment.normalise(image, recipe.mean, recipe.std)
+  return image, label, dropout_key
+
+
 def train_step(
   state: TrainState,
   batch: dict[str, jax.Array],
@@ -95,17 +113,7 @@ def train_step(
     The next state, and float32 scalars `loss` (mean over the valid pixels of
     the whole global batch) and `gradient_norm`.
   """
-  key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
-  augment_key, dropout_key = jax.random.split(key)
-  image, label = augment.augment(
-    augment_key,
-    batch["image"],
-    batch["label"],
-    batch["size"],
-    batch["index"],
-    **dict(recipe.augment),
-  )
-  image = augment.normalise(image, recipe.mean, recipe.std)
+  image, label, dropout_key = augmented(state.step, batch, recipe)
   if recipe.image_classes:
     label = largest_class(
       label,
