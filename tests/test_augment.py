@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.augment import augment, normalise
+from jaxseg.augment import augment, displacement, normalise
 
 IGNORE = 255
 MEAN = (0.485, 0.456, 0.406)
@@ -266,3 +266,83 @@ def test_resampling_equals_torch(scale):
   y = torch.tensor(np.asarray(data[1])).float()[:, None]
   expected = torch.nn.functional.interpolate(y, size=size, mode="nearest-exact")
   np.testing.assert_array_equal(label, expected.numpy()[:, 0])
+
+
+def ramps(n=400, side=48):
+  """Images whose red and green are the row and the column."""
+  grid = np.stack(np.indices((side, side)), axis=-1)
+  image = np.zeros((n, side, side, 3), np.uint8)
+  image[..., :2] = grid
+  return (
+    jnp.asarray(image),
+    jnp.asarray(image[..., 0] // 4),
+    jnp.full((n, 2), side, jnp.int32),
+    jnp.arange(n, dtype=jnp.int32),
+  )
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_warp_that_moves_nothing_changes_nothing(flip):
+  data = batch()
+  options = {"crop": (19, 24), "scale": (0.5, 2.0), "flip": flip}
+  plain = run(data, **options)
+  warped = run(data, elastic_std=1e-6, **options)
+  np.testing.assert_allclose(warped[0], plain[0], atol=1e-4)
+  # A pixel may look exactly between two others.
+  assert np.mean(warped[1] == plain[1]) > 0.98
+
+
+def test_image_and_label_are_deformed_alike():
+  """The label is a function of the row that the pixel shows."""
+  image, label = run(
+    ramps(16), crop=(48, 48), elastic_std=3.0, rotation=30.0, flip=True
+  )
+  seen = label != IGNORE
+  assert 0.5 < seen.mean() < 1
+  assert set(np.unique(label)) <= {*range(12), IGNORE}
+  row = image[..., 0] * 255
+  nearest = np.floor(row + 0.5) // 4
+  between = np.abs((row + 0.5) % 4 - 2) > 1.9  # About to change.
+  np.testing.assert_array_equal(
+    label[seen & ~between], nearest[seen & ~between]
+  )
+  assert np.abs(row - np.arange(48)[:, None])[seen].max() > 3
+
+
+def test_vectors_of_the_grid_have_the_deviation():
+  """Bicubic interpolation passes through its points, 3 by 3 of a crop of 9.
+
+  They stand at 1, 4 and 7.
+  """
+  keys = jax.random.split(jax.random.key(0), 2000)
+  field = jax.vmap(lambda k: displacement(k, (9, 9), elastic_std=10.0))(keys)
+  at = np.asarray(field)[:, 1::3, 1::3]
+  np.testing.assert_allclose(at.std(axis=0), 10.0, rtol=0.08)
+  assert np.abs(at.mean(axis=0)).max() < 1.0
+  flat = at.reshape(2000, -1)
+  mixed = np.corrcoef(flat.T) - np.eye(18)
+  assert np.abs(mixed).max() < 0.1
+
+
+def test_rotation_turns_about_the_middle():
+  shift = displacement(jax.random.key(1), (21, 21), rotation=90.0)
+  np.testing.assert_allclose(shift[10, 10], 0, atol=1e-6)
+  y, x = np.indices((21, 21)) - 10.0
+  turned = np.stack([y, x], axis=-1) + shift
+  # Distances stay, and a quarter turn is the most.
+  np.testing.assert_allclose(
+    np.linalg.norm(turned, axis=-1), np.hypot(y, x), atol=1e-4
+  )
+  angle = np.degrees(np.arctan2(turned[10, 20, 0], turned[10, 20, 1]))
+  assert 0 < abs(angle) <= 90
+
+
+def test_deformation_depends_on_key_and_index_alone():
+  data = ramps(6, 24)
+  options = {"crop": (20, 20), "elastic_std": 4.0, "rotation": 20.0}
+  everything = run(data, **options)
+  order = np.array([4, 0, 2])
+  some = run(tuple(x[order] for x in data), **options)
+  for a, b in zip(everything, some, strict=True):
+    np.testing.assert_array_equal(a[order], b)
+  assert not np.array_equal(everything[0][0], everything[0][1])

@@ -5,7 +5,7 @@ SegNet tutorial (Badrinarayanan et al. 2017; Brostow et al. 2008 for the
 data). The weights are median-frequency balancing (Eigen and Fergus 2015): the
 median class frequency divided by that of the class. Mean and deviation are
 ImageNet's, which the published backbones were trained with; those of the
-electron microscopy challenge are its own, of its grey images. A folder of
+electron microscopy challenge are its own, of 24 grey images. A folder of
 unknown classes is coloured by the rule of the PASCAL VOC development kit.
 """
 
@@ -101,7 +101,7 @@ DATASETS = {
     class_names=("membrane", "cell"),
     palette=((0, 0, 0), (255, 255, 255)),
     splits=("train", "val"),
-    mean=(0.495,) * 3,
-    std=(0.173,) * 3,
+    mean=(0.491,) * 3,
+    std=(0.171,) * 3,
   ),
 }

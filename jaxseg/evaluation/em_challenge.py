@@ -34,6 +34,8 @@ def connected_regions(
   edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
   rows, starts = np.nonzero(edges == 1)
   _, stops = np.nonzero(edges == -1)
+  first = np.searchsorted(rows, np.arange(len(mask) + 1)).tolist()
+  rows, starts, stops = rows.tolist(), starts.tolist(), stops.tolist()
   parent = list(range(len(rows)))
 
   def root(run: int) -> int:
@@ -41,7 +43,6 @@ def connected_regions(
       parent[run] = run = parent[parent[run]]
     return run
 
-  first = np.searchsorted(rows, np.arange(len(mask) + 1))
   for y in range(1, len(mask)):
     above, below = first[y - 1], first[y]
     while above < first[y] and below < first[y + 1]:

@@ -46,6 +46,13 @@ def test_step_multiplies_at_each_fraction():
   np.testing.assert_allclose(seen, [0.1, 0.01, 0.01, 0.001], rtol=1e-5)
 
 
+def test_exponential_multiplies_after_so_many_steps():
+  rate = make_schedule(name="exponential", decay_rate=0.995, decay_steps=10)
+  for step in (0, 9, 10, 57, 250):
+    expected = 0.1 * 0.995 ** (step // 10)
+    np.testing.assert_allclose(rate(step), expected, rtol=1e-5)
+
+
 def test_warmup_is_linear_then_the_schedule_starts():
   rate = make_schedule(name="poly", warmup_steps=10, steps=110)
   np.testing.assert_allclose(rate(5), 0.05, rtol=1e-6)

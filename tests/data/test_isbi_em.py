@@ -1,0 +1,72 @@
+"""The membrane challenge: layout, labels, and what is held out."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from jaxseg import data
+from jaxseg.config import with_data
+from jaxseg.errors import UserError
+
+SHARED = Path(__file__).parents[2].parent / "shared/data/isbi_em"
+
+
+def _config(path, loader="resident"):
+  config = with_data("isbi_em")
+  config.data.update(path=str(path), loader=loader)
+  config.train.batch_size = config.eval.batch_size = 2
+  return config
+
+
+def _stack(root: Path, count: int) -> Path:
+  """Grey sections; section i is i everywhere, its left half membrane."""
+  label = np.full((16, 16), 255, np.uint8)
+  label[:, :8] = 0
+  for kind in ("image", "label"):
+    (root / "train" / kind).mkdir(parents=True)
+  for i in range(count):
+    image = np.full((16, 16), i, np.uint8)
+    Image.fromarray(image).save(root / f"train/image/{i:02d}.png")
+    Image.fromarray(label).save(root / f"train/label/{i:02d}.png")
+  return root
+
+
+def test_the_end_of_the_stack_is_held_out(tmp_path):
+  config = _config(_stack(tmp_path, 10))
+  config.data.canvas = (16, 16)
+  config = data.resolve(config)
+  assert config.data.class_names == ("membrane", "cell")
+  assert data.num_examples(config, "train") == 8
+  (batch,) = data.eval_batches(config, "val")
+  np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], [8, 9])
+  np.testing.assert_array_equal(batch["label"][0, 0], [0] * 8 + [1] * 8)
+
+
+def test_another_layout_is_refused(tmp_path):
+  with pytest.raises(UserError, match="train/image"):
+    data.resolve(_config(tmp_path))
+  _stack(tmp_path, 1)
+  with pytest.raises(UserError, match="two or more"):
+    data.resolve(_config(tmp_path))
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no {SHARED}")
+def test_the_real_stack():
+  config = data.resolve(_config(SHARED))
+  assert data.num_examples(config, "train") == 24
+  assert data.num_examples(config, "val") == 6
+  pixels = sum(data.class_pixels(config, s) for s in ("train", "val"))
+  assert pixels.sum() == 30 * 512 * 512
+  # 22 % membrane, published with the copy.
+  assert pixels[0] / pixels.sum() == pytest.approx(0.22, abs=0.005)
+  images = np.concatenate(
+    [
+      np.asarray(Image.open(SHARED / f"train/image/{i:02d}.png"))
+      for i in range(24)
+    ]
+  )
+  assert images.mean() / 255 == pytest.approx(config.data.mean[0], abs=2e-3)
+  assert images.std() / 255 == pytest.approx(config.data.std[0], abs=2e-3)

@@ -1,0 +1,260 @@
+"""FC-DenseNet: published counts, stacks and sizes; statistics; torch."""
+
+import functools
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import models
+from jaxseg.errors import UserError
+from jaxseg.layers.norm import BatchNorm
+from jaxseg.models.fc_densenet import SeenNorm
+
+# Of the authors' code with 11 classes: trainable values, convolutions (the
+# number in the name), skips, and the stack behind each block from the bottom
+# up; repository's correction of Table 2 for 103, arithmetic for the others.
+PAPER = {
+  "fc_densenet56": (
+    1_376_795,
+    56,
+    (96, 144, 192, 240, 288),
+    (336, 384, 336, 288, 240, 192),
+  ),
+  "fc_densenet67": (
+    3_463_243,
+    67,
+    (128, 208, 288, 368, 448),
+    (528, 608, 528, 448, 368, 288),
+  ),
+  "fc_densenet103": (
+    9_322_091,
+    103,
+    (112, 192, 304, 464, 656),
+    (896, 1088, 816, 576, 384, 256),
+  ),
+}
+NARROW = dict(down_layers=(1,), bottleneck_layers=1, growth=3, stem_features=4)
+DEEPER = dict(down_layers=(2, 1), bottleneck_layers=2)
+
+
+def _shapes(name, size, capture=False, **fields):
+  model = models.create(name, num_classes=11, **fields)
+  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+  run = functools.partial(
+    model.init_with_output,
+    train=False,
+    capture_intermediates=capture,
+    mutable=["params", "batch_stats", "intermediates"],
+  )
+  return jax.eval_shape(run, jax.random.key(0), image)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_published_counts_and_stacks(name):
+  count, layers, skips, stacks = PAPER[name]
+  _, variables = _shapes(name, (32, 32))
+  params = variables["params"]
+  assert sum(a.size for a in jax.tree.leaves(params)) == count
+  flat = traverse_util.flatten_dict(params)
+  assert sum(path[-1] == "kernel" for path in flat) == layers
+  # What a transition reads is the stack, and so does a block's last layer,
+  # less what it adds.
+  read = [
+    params[f"transition_down{i}"]["conv"]["kernel"].shape[2]
+    for i in range(1, 6)
+  ]
+  assert tuple(read) == skips
+  seen = []
+  for block in ("bottleneck", "up5", "up4", "up3", "up2", "up1"):
+    last = params[block][f"layer{len(params[block])}"]["conv"]["kernel"]
+    seen.append(last.shape[2] + last.shape[3])
+  assert tuple(seen) == stacks
+
+
+def test_sizes_on_camvid():
+  fields = dict(down_layers=(1,) * 5, bottleneck_layers=1)
+  outputs, variables = _shapes("fc_densenet56", (360, 480), True, **fields)
+  assert outputs["logits"].shape == (1, 360, 480, 11)
+  maps = {
+    key: value["__call__"][0].shape[1:3]
+    for key, value in variables["intermediates"].items()
+    if key != "__call__"
+  }
+  rows = [maps[f"transition_up{i}"][0] for i in (5, 4, 3, 2, 1)]
+  assert rows == [23, 45, 91, 181, 361]
+  assert maps["bottleneck"] == (11, 15)
+
+
+def test_too_small_an_image_is_refused():
+  with pytest.raises(UserError, match="31x64.*32 pixels or more"):
+    _shapes("fc_densenet56", (31, 64))
+  with pytest.raises(UserError, match="running"):
+    _shapes("fc_densenet56", (32, 32), batch_statistics="runing")
+
+
+def _network(**fields):
+  """A narrow network, random everywhere, and two odd images."""
+  model = models.create("fc_densenet56", num_classes=4, **{**NARROW, **fields})
+  rng = np.random.default_rng(0)
+  image = rng.standard_normal((3, 13, 18, 3)).astype(np.float32)
+  shapes = jax.eval_shape(
+    functools.partial(model.init, train=False),
+    jax.random.key(0),
+    jax.ShapeDtypeStruct(image.shape, jnp.float32),
+  )
+  flat = {}
+  for key, a in traverse_util.flatten_dict(shapes, sep="/").items():
+    noise = rng.standard_normal(a.shape)
+    if key.endswith(("/var", "/scale")):
+      noise = 1 + 0.3 * np.abs(noise)
+    else:
+      noise *= 0.3 if a.ndim == 1 else (2 / np.prod(a.shape[:3])) ** 0.5
+    flat[key] = jnp.asarray(noise, jnp.float32)
+  return model, traverse_util.unflatten_dict(flat, sep="/"), jnp.asarray(image)
+
+
+def _logits(model, variables, image, **kwargs):
+  run = jax.jit(functools.partial(model.apply, train=False, **kwargs))
+  return np.asarray(run(variables, image)["logits"])
+
+
+def test_evaluation_sees_what_training_sees():
+  """Without dropout, the two are one function; nothing is written."""
+  model, variables, image = _network(dropout_rate=0.0)
+  outputs, _ = jax.jit(
+    functools.partial(model.apply, train=True, mutable=["batch_stats"])
+  )(variables, image)
+  got = _logits(model, variables, image)
+  np.testing.assert_allclose(got, outputs["logits"], atol=1e-4)
+  shifted = jax.tree.map(lambda a: a + 1, variables["batch_stats"])
+  other = {**variables, "batch_stats": shifted}
+  np.testing.assert_array_equal(got, _logits(model, other, image))
+
+
+def test_statistics_by_field():
+  batch, variables, image = _network()
+  by_image = batch.clone(batch_statistics="image")
+  together = _logits(by_image, variables, image)
+  alone = _logits(batch, variables, image[:1])
+  np.testing.assert_allclose(together[:1], alone, atol=1e-5)
+  assert np.abs(_logits(batch, variables, image) - together).max() > 1e-2
+  running = batch.clone(batch_statistics="running")
+  alone = _logits(running, variables, image[:1])
+  shifted = jax.tree.map(lambda a: a + 1, variables["batch_stats"])
+  other = {**variables, "batch_stats": shifted}
+  assert np.abs(_logits(running, other, image[:1]) - alone).max() > 1e-2
+
+
+def test_one_tree_whatever_the_statistics():
+  trees = [
+    _shapes("fc_densenet56", (16, 16), batch_statistics=s, **NARROW)[1]
+    for s in ("batch", "image", "running")
+  ]
+  assert trees[0] == trees[1] == trees[2]
+  # Another norm stays what it is.
+  _, variables = _shapes(
+    "fc_densenet56", (16, 16), norm=dict(name="none"), **NARROW
+  )
+  assert "batch_stats" not in variables
+
+
+def test_the_norm_is_batch_norm_over_mapped_devices():
+  """Two devices, each with half of the batch, see the whole of it."""
+  x = jax.random.normal(jax.random.key(0), (4, 5, 6, 3))
+  norm = SeenNorm(epsilon=1e-4)
+  variables = norm.init(jax.random.key(1), x, train=False)
+  want, _ = BatchNorm(epsilon=1e-4).apply(
+    variables, x, train=True, mutable=["batch_stats"]
+  )
+  np.testing.assert_allclose(
+    norm.apply(variables, x, train=False), want, atol=1e-5
+  )
+  mapped = SeenNorm(epsilon=1e-4, axis_name="i")
+  halves = jax.jit(
+    jax.vmap(
+      functools.partial(mapped.apply, variables, train=False), axis_name="i"
+    )
+  )(x.reshape(2, 2, 5, 6, 3))
+  np.testing.assert_allclose(halves.reshape(x.shape), want, atol=1e-5)
+
+
+def _torch_fc_densenet(x, flat, model):
+  """The network from its description, channels first."""
+  torch = pytest.importorskip("torch")
+  f = torch.nn.functional
+
+  def kernel(name, transposed=False):
+    order = (2, 3, 0, 1) if transposed else (3, 2, 0, 1)
+    return flat[f"{name}/kernel"].permute(*order), flat[f"{name}/bias"]
+
+  def layer(x, name):
+    x = f.batch_norm(
+      x,
+      None,
+      None,
+      flat[f"{name}/norm/scale"],
+      flat[f"{name}/norm/bias"],
+      training=True,
+      eps=1e-4,
+    ).relu()
+    weight, bias = kernel(f"{name}/conv")
+    return f.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
+
+  def dense(x, name, layers):
+    new = []
+    for i in range(1, layers + 1):
+      new.append(layer(torch.cat([x, *new], 1), f"{name}/layer{i}"))
+    return torch.cat(new, 1)
+
+  x = f.conv2d(x, *kernel("stem"), padding=1)
+  skips = []
+  for i, layers in enumerate(model.down_layers, start=1):
+    x = torch.cat([x, dense(x, f"down{i}", layers)], 1)
+    skips.append(x)
+    x = f.max_pool2d(layer(x, f"transition_down{i}"), 2)
+  new = dense(x, "bottleneck", model.bottleneck_layers)
+  for i in range(len(skips), 0, -1):
+    skip = skips.pop()
+    weight, bias = kernel(f"transition_up{i}", transposed=True)
+    x = f.conv_transpose2d(new, weight, bias, stride=2)
+    top, left = ((x.shape[a] - skip.shape[a]) // 2 for a in (2, 3))
+    x = x[:, :, top : top + skip.shape[2], left : left + skip.shape[3]]
+    x = torch.cat([x, skip], 1)
+    new = dense(x, f"up{i}", model.down_layers[i - 1])
+  return f.conv2d(torch.cat([x, new], 1), *kernel("classifier"))
+
+
+@pytest.mark.torch
+def test_logits_and_gradients_equal_torchs():
+  torch = pytest.importorskip("torch")
+  model, variables, image = _network(**DEEPER)
+  pull = np.random.default_rng(1).standard_normal((3, 13, 18, 4))
+  pull = pull.astype(np.float32)
+
+  def total(params):
+    tree = {**variables, "params": params}
+    logits = model.apply(tree, image, train=False)["logits"]
+    return jnp.sum(logits * pull), logits
+
+  grads, logits = jax.jit(jax.grad(total, has_aux=True))(variables["params"])
+  flat = {
+    key: torch.from_numpy(np.array(a)).requires_grad_()
+    for key, a in traverse_util.flatten_dict(
+      variables["params"], sep="/"
+    ).items()
+  }
+  x = torch.from_numpy(np.asarray(image).transpose(0, 3, 1, 2).copy())
+  want = _torch_fc_densenet(x, flat, model).permute(0, 2, 3, 1)
+  (want * torch.from_numpy(pull)).sum().backward()
+  want = want.detach().numpy()
+  assert np.abs(logits - want).max() < 1e-4 * np.abs(want).max()
+  grads = traverse_util.flatten_dict(grads, sep="/")
+  largest = max(float(np.abs(g).max()) for g in grads.values())
+  for key, got in grads.items():
+    theirs = flat[key].grad.numpy()
+    # The bias of a map that only norms read has a gradient of zero.
+    size = max(np.abs(theirs).max(), 1e-3 * largest)
+    assert np.abs(got - theirs).max() < 1e-3 * size, key

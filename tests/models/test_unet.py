@@ -1,0 +1,306 @@
+"""U-Net: published counts and sizes, mirroring, tiles, and torch's numbers."""
+
+import functools
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import models
+from jaxseg.errors import UserError
+from jaxseg.models import unet
+
+SAME = {"norm": "batch", **unet.SAME}
+# (classes, channels, fields, parameters): of the authors' figure, ports of
+# their released network, milesial's repository, and mmsegmentation's backbone
+# (28,949,568) with a 1x1 classifier.
+COUNTS = [
+  (2, 1, {}, 31_030_658),
+  (2, 3, {}, 31_031_810),
+  (21, 3, {}, 31_033_045),
+  (1, 1, {}, 31_030_593),
+  (2, 1, unet.RELEASED, 31_100_354),
+  (1, 3, SAME, 31_037_633),
+  (2, 1, SAME, 31_036_546),
+  (19, 3, SAME, 31_038_803),
+  (1, 3, {**SAME, "upsample": "bilinear"}, 17_262_977),
+  (21, 3, {**SAME, "upsample": "bilinear"}, 17_264_277),
+  (1, 3, {**SAME, "upsample": "bilinear_conv"}, 28_949_568 + 65),
+]
+# Parameters of segmentation_models_pytorch's Unet with one class.
+BACKBONES = {
+  "resnet18": 14_328_209,
+  "resnet34": 24_436_369,
+  "resnet50": 32_521_105,
+  "vgg16_bn": 23_756_689,
+  "densenet121": 13_607_633,
+  # Without the 1x1 convolution to 1280 that theirs does not read, and a skip
+  # of 16 features where theirs hands over the stem's 32.
+  "efficientnet_b0": 6_251_469 - (320 * 1280 + 2 * 1280) - 16 * 9 * 32,
+  # Without the 1x1 convolution to 1280, which theirs does read.
+  "mobilenet_v2": 6_628_945 - (320 * 1280 + 2 * 1280) - 960 * 9 * 256,
+}
+NARROW = dict(features=(4, 6, 8), dropout_levels=(3,))
+
+
+def _shapes(name, size, *, classes=2, channels=3, capture=False, **fields):
+  model = models.create(name, num_classes=classes, **fields)
+  image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
+  run = functools.partial(
+    model.init_with_output,
+    train=False,
+    capture_intermediates=capture,
+    mutable=["params", "batch_stats", "intermediates"],
+  )
+  return jax.eval_shape(run, jax.random.key(0), image)
+
+
+def _count(variables) -> int:
+  return sum(a.size for a in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.parametrize(("classes", "channels", "fields", "count"), COUNTS)
+def test_parameter_counts_are_published(classes, channels, fields, count):
+  _, variables = _shapes(
+    "unet", (16, 16), classes=classes, channels=channels, **fields
+  )
+  assert _count(variables) == count
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_parameter_counts_on_backbones(backbone):
+  outputs, variables = _shapes(
+    "unet_backbone",
+    (65, 97),
+    classes=1,
+    backbone=backbone,
+    centre=backbone.startswith("vgg"),
+  )
+  assert _count(variables) == BACKBONES[backbone]
+  assert outputs["logits"].shape == (1, 65, 97, 1)
+
+
+@pytest.mark.parametrize("backbone", ["alexnet", "googlenet", "xception41"])
+def test_other_backbones_serve_too(backbone):
+  outputs, _ = _shapes("unet_backbone", (75, 98), backbone=backbone)
+  assert outputs["logits"].shape == (1, 75, 98, 2)
+
+
+def test_a_dilated_backbone_is_enlarged_less_often():
+  outputs, variables = _shapes(
+    "unet_backbone",
+    (65, 97),
+    capture=True,
+    backbone=dict(name="resnet18", output_stride=8),
+  )
+  maps = {
+    key: value["__call__"][0].shape[1:3]
+    for key, value in variables["intermediates"].items()
+    if key.endswith("conv2")
+  }
+  assert maps == {
+    "up4_conv2": (9, 13),
+    "up3_conv2": (9, 13),
+    "up2_conv2": (17, 25),
+    "up1_conv2": (33, 49),
+    "up0_conv2": (65, 97),
+  }
+
+
+def test_sizes_of_the_figure():
+  """Fig. 1 of the paper, level by level."""
+  outputs, variables = _shapes(
+    "unet", (572, 572), channels=1, capture=True, mirrored=False
+  )
+  sides = {
+    key: value["__call__"][0].shape[1]
+    for key, value in variables["intermediates"].items()
+    if key.startswith(("up", "down"))
+  }
+  down = dict(down1=568, down2=280, down3=136, down4=64, down5=28)
+  enlarged = dict(upsample4=56, upsample3=104, upsample2=200, upsample1=392)
+  up = dict(up4=52, up3=100, up2=196, up1=388)
+  assert sides == {**down, **enlarged, **up}
+  assert outputs["logits"].shape == (1, 388, 388, 2)
+
+
+def test_sizes_that_unpadded_convolutions_can_have():
+  table = [(188, 4), (204, 20), (556, 372), (572, 388), (588, 404)]
+  for taken, given in table:
+    assert unet.valid_sizes(given) == (taken, given)
+    assert unet.valid_sizes(given - 15) == (taken, given)
+  assert unet.valid_margin() == 184
+
+
+def _network(**fields):
+  """A narrow network with random weights everywhere, and an image."""
+  model = models.create("unet", num_classes=3, **{**NARROW, **fields})
+  rng = np.random.default_rng(0)
+  image = rng.standard_normal((2, 23, 30, 3)).astype(np.float32)
+  shapes = jax.eval_shape(
+    functools.partial(model.init, train=False),
+    jax.random.key(0),
+    jax.ShapeDtypeStruct(image.shape, jnp.float32),
+  )
+  flat = {}
+  for key, a in traverse_util.flatten_dict(shapes, sep="/").items():
+    noise = rng.standard_normal(a.shape)
+    if key.endswith(("/var", "/scale")):
+      noise = 1 + 0.3 * np.abs(noise)
+    else:
+      noise *= 0.1 if a.ndim == 1 else (2 / np.prod(a.shape[:3])) ** 0.5
+    flat[key] = jnp.asarray(noise, jnp.float32)
+  return model, traverse_util.unflatten_dict(flat, sep="/"), image
+
+
+def _apply(model, variables, image):
+  run = jax.jit(functools.partial(model.apply, train=False))
+  return np.asarray(run(variables, jnp.asarray(image))["logits"])
+
+
+def test_the_border_is_the_mirror_image():
+  model, variables, image = _network()
+  # Two poolings: 4 b + 12 pixels become 4 b - 28.
+  margin, (h, w) = 20, (24, 32)
+  pads = [(0, 0), (margin, h + margin - 23), (margin, w + margin - 30), (0, 0)]
+  padded = np.pad(image, pads, mode="reflect")
+  inner = _apply(model.clone(mirrored=False), variables, padded)
+  assert inner.shape == (2, h, w, 3)
+  np.testing.assert_allclose(
+    _apply(model, variables, image), inner[:, :23, :30], atol=1e-5
+  )
+
+
+def test_tiles_are_seamless():
+  """A multiple of the poolings' 4 gives what the whole image gives."""
+  model, variables, image = _network()
+  tiled = jax.jit(functools.partial(unet.overlap_tile, model, tile=12))(
+    variables, jnp.asarray(image)
+  )
+  whole = _apply(model, variables, image)
+  assert tiled.shape == whole.shape
+  np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", unet.PADDINGS)
+def test_every_skip_and_every_enlarged_map_is_read(padding):
+  model, variables, image = _network(padding=padding)
+  image = jnp.asarray(image)
+
+  def total(params):
+    logits = model.apply({"params": params}, image, train=False)["logits"]
+    return jnp.sum(logits**2)
+
+  grads = jax.jit(jax.grad(total))(variables["params"])
+  for level, skip in enumerate(model.features[:-1], start=1):
+    kernel = grads[f"up{level}"]["conv1"]["conv"]["kernel"]
+    assert kernel.shape[2] == 2 * skip
+    for half in (kernel[:, :, :skip], kernel[:, :, skip:]):
+      assert (np.abs(half).max(axis=(0, 1, 3)) > 0).any()
+
+
+def test_users_errors():
+  small = functools.partial(_shapes, "unet", (9, 40))
+  with pytest.raises(UserError, match="9x40.*16 pixels or more"):
+    small(padding="same")
+  with pytest.raises(UserError, match="such as 204"):
+    _shapes("unet", (190, 188), mirrored=False)
+  with pytest.raises(UserError, match="bilinear"):
+    small(upsample="bilinaer")
+  with pytest.raises(UserError, match="valid"):
+    small(padding="vlaid")
+  with pytest.raises(UserError, match="five"):
+    _shapes("unet_backbone", (64, 64), decoder_features=(8, 8))
+  with pytest.raises(UserError, match="nearest"):
+    _shapes("unet_backbone", (64, 64), upsample="nearset")
+
+
+def _torch_unet(x, flat, model):
+  """The network from its description, channels first, one level a turn."""
+  torch = pytest.importorskip("torch")
+  f = torch.nn.functional
+  same = model.padding == "same"
+
+  def conv(x, name):
+    x = f.conv2d(
+      x,
+      flat[f"params/{name}/conv/kernel"].permute(3, 2, 0, 1),
+      flat.get(f"params/{name}/conv/bias"),
+      padding=int(same),
+    )
+    if f"params/{name}/norm/scale" in flat:
+      x = f.batch_norm(
+        x,
+        *(flat[f"batch_stats/{name}/norm/{k}"] for k in ("mean", "var")),
+        *(flat[f"params/{name}/norm/{k}"] for k in ("scale", "bias")),
+      )
+    return x.relu()
+
+  def block(x, name):
+    return conv(conv(x, f"{name}/conv1"), f"{name}/conv2")
+
+  if not same:  # Two poolings: 23 and 30 pixels need 24 and 32.
+    x = f.pad(x, (20, 22, 20, 21), mode="reflect")
+  maps, depth = [], len(model.features)
+  for level in range(1, depth + 1):
+    x = block(f.max_pool2d(x, 2) if maps else x, f"down{level}")
+    maps.append(x)
+  for level in range(depth - 1, 0, -1):
+    skip = maps[level - 1]
+    if model.upsample == "bilinear":
+      x = f.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+    else:
+      kernel = flat[f"params/upsample{level}/kernel"].permute(2, 3, 0, 1)
+      bias = flat[f"params/upsample{level}/bias"]
+      x = f.conv_transpose2d(x, kernel, bias, stride=2)
+    x = x.relu() if model.act_upsampled else x
+    if same:
+      dy, dx = (skip.shape[i] - x.shape[i] for i in (2, 3))
+      x = f.pad(x, (dx // 2, dx - dx // 2, dy // 2, dy - dy // 2))
+    else:
+      cut = (skip.shape[2] - x.shape[2]) // 2
+      skip = skip[:, :, cut:-cut, cut:-cut]
+    parts = [skip, x] if model.skip_first else [x, skip]
+    x = block(torch.cat(parts, 1), f"up{level}")
+  kernel = flat["params/classifier/kernel"].permute(3, 2, 0, 1)
+  x = f.conv2d(x, kernel, flat["params/classifier/bias"])
+  return x[:, :, :23, :30]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {},
+    {**unet.RELEASED, "up_features": (6, 6)},
+    {"norm": "batch", **unet.SAME},
+    {"norm": "batch", "upsample": "bilinear", **unet.SAME},
+  ],
+  ids=["figure", "released", "same", "bilinear"],
+)
+def test_logits_and_gradients_equal_torchs(fields):
+  torch = pytest.importorskip("torch")
+  model, variables, image = _network(**fields)
+  pull = np.random.default_rng(1).standard_normal((2, 23, 30, 3))
+  pull = pull.astype(np.float32)
+
+  def total(params):
+    tree = {**variables, "params": params}
+    logits = model.apply(tree, jnp.asarray(image), train=False)["logits"]
+    return jnp.sum(logits * pull), logits
+
+  grads, logits = jax.jit(jax.grad(total, has_aux=True))(variables["params"])
+  flat = {
+    key: torch.from_numpy(np.array(a)).requires_grad_("params" in key)
+    for key, a in traverse_util.flatten_dict(variables, sep="/").items()
+  }
+  x = torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
+  want = _torch_unet(x, flat, model).permute(0, 2, 3, 1)
+  (want * torch.from_numpy(pull)).sum().backward()
+  want = want.detach().numpy()
+  assert np.abs(logits - want).max() < 1e-4 * np.abs(want).max()
+  for key, got in traverse_util.flatten_dict(grads, sep="/").items():
+    theirs = flat[f"params/{key}"].grad.numpy()
+    assert np.abs(got - theirs).max() < 1e-3 * np.abs(theirs).max(), key
