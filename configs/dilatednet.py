@@ -11,9 +11,11 @@ Data presets: `configs/dilatednet.py:shapes` (the default), `:camvid`,
    --config.init.model=runs/frontend --config.init.skip="('^context/',)".
    The paper does not say how many steps; here 20,000 as for KITTI.
 
-Decay 5e-4, pixels 0..255 less CamVid's mean, the loss on every eighth pixel,
-where the scores are. Variants `large`, `layers7` and `layers10` choose the
-other contexts (VOC's, KITTI's, Cityscapes').
+Decay 5e-4, the loss on every eighth pixel, where the scores are. Images are
+normalised as torchvision's weights expect; Caffe's would want
+`recipes.caffe_input(c, mean=(105.412, 108.778, 110.703))`, CamVid's mean.
+Variants `large`, `layers7` and `layers10` choose the other contexts (VOC's,
+KITTI's, Cityscapes').
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +24,6 @@ from jaxseg import recipes
 from jaxseg.config import parse_arg, with_data
 
 VARIANTS = ("frontend", "large", "layers7", "layers10")
-MEAN = (105.412, 108.778, 110.703)  # of CamVid, RGB
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -43,7 +44,6 @@ def get_config(arg: str = "") -> ConfigDict:
       )
     )
   recipes.caffe_sgd(c)
-  recipes.caffe_input(c, mean=MEAN)
   c.schedule.name = "constant"
   c.loss.label_stride = 8
   c.augment.scale = (1.0, 1.0)

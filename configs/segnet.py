@@ -6,10 +6,10 @@ The published recipe (SegNet-Tutorial's solver and prototxt): SGD 0.9, a fixed
 rate of 0.001, decay 5e-4, batch 4, 40,000 steps; images of 360x480 without
 augmentation; classes weighted by median frequency, the loss divided by the
 number of pixels; the norms' statistics are those of all training images, taken
-anew before each evaluation. The encoder starts from VGG-16: pass a converted file or
-torchvision's, --config.init.backbone=vgg16_bn.pth. Images are normalised as
-that file expects; from random weights the published 0..255 would train alike,
-since the norm behind the first convolution undoes shift and scale.
+anew before each evaluation. The encoder starts from VGG-16: pass a converted
+file or torchvision's, --config.init.backbone=vgg16_bn.pth. Images are
+normalised as that file expects; from random weights the published 0..255 would
+train alike, since the norm behind the first convolution undoes shift and scale.
 """
 
 from ml_collections import ConfigDict
