@@ -58,10 +58,15 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def small(c: ConfigDict) -> None:
-  """A narrow, short ResNet at output stride 8 and a decoder to match."""
+  """A narrow ResNet at output stride 8 and a decoder to match.
+
+  With plain convolutions, as the paper's ResNets have: before a depthwise one
+  with a norm the scale of another norm hardly learns, nothing depends on it.
+  """
   recipes.from_scratch(c, learning_rate=4e-3, steps=1000)
   c.norm.name = "batch"
   c.model.update(rates=(1, 2, 3), features=64, low_level_features=16)
+  c.model.update(separable_aspp=False, separable_decoder=False)
   with c.unlocked():
     c.model.backbone.update(
       name="resnet18", output_stride=8, stem="conv7", width=16

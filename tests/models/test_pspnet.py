@@ -12,7 +12,8 @@ from jaxseg import backbones, models
 from jaxseg.errors import UserError
 from jaxseg.layers.conv import ConvNormAct
 from jaxseg.layers.norm import BatchNorm
-from jaxseg.models.pspnet import Head, PyramidPooling
+from jaxseg.layers.pool import adaptive_avg_pool
+from jaxseg.models.pspnet import Head, PyramidPooling, window_avg_pool
 
 # hszhao/semseg, model/pspnet.py: (layers, classes) -> without, with aux head.
 COUNTS = {
@@ -186,6 +187,60 @@ def test_dropout_drops_whole_channels():
   assert (kept[0] != kept[1]).any()
   want = np.where(kept[:, None, None], 2 * before, 0)
   np.testing.assert_allclose(after, want, rtol=1e-6)
+
+
+def test_dropout_of_the_caffe_form_drops_single_values():
+  conv = functools.partial(ConvNormAct, norm=None)
+  head = Head(64, 5, dropout_rate=0.5, conv=conv, channel_dropout=False)
+  x = jnp.ones((1, 6, 7, 4))
+  variables = head.init(jax.random.key(1), x, train=False)
+  _, state = head.apply(
+    variables,
+    x,
+    train=True,
+    rngs={"dropout": jax.random.key(2)},
+    mutable=["intermediates"],
+    capture_intermediates=lambda module, _: module.name == "dropout",
+  )
+  (after,) = state["intermediates"]["dropout"]["__call__"]
+  kept = np.asarray(after)[0].any((0, 1))
+  whole = np.asarray(after)[0].all((0, 1))
+  assert kept.any() and not whole.any()
+
+
+@pytest.mark.parametrize(("crop", "side"), [(473, 60), (713, 90)])
+def test_caffes_windows_are_the_bins_of_its_crop(crop, side):
+  """hszhao/PSPNet: kernels 60, 30, 20, 10 at 473 and 90, 45, 30, 15 at 713."""
+  x = jax.random.normal(jax.random.key(0), (1, side, side, 2))
+  for b in (1, 2, 3, 6):
+    np.testing.assert_allclose(
+      window_avg_pool(x, side // b), adaptive_avg_pool(x, b), atol=1e-6
+    )
+  model = models.create("pspnet", num_classes=2, pool_crop=crop)
+  assert model._side() == side
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 90), (31, 7)])
+def test_caffes_windows_at_other_sizes(height, width):
+  """Ceil mode: side by side from the corner, the last over what it has."""
+  x = np.random.default_rng(0).standard_normal((1, height, width, 2))
+  got = window_avg_pool(jnp.asarray(x, jnp.float32), 20)
+  bins = -(-height // 20), -(-width // 20)
+  assert got.shape == (1, *bins, 2)
+  for i in range(bins[0]):
+    for j in range(bins[1]):
+      window = x[0, 20 * i : 20 * i + 20, 20 * j : 20 * j + 20]
+      np.testing.assert_allclose(got[0, i, j], window.mean((0, 1)), atol=1e-6)
+
+
+def test_caffe_form_has_the_same_parameters():
+  fields = {"pool_crop": 473, "channel_dropout": False}
+  model = models.create("pspnet", num_classes=21, **fields)
+  image = jax.ShapeDtypeStruct((1, 473, 473, 3), jnp.float32)
+  run = functools.partial(model.init_with_output, train=False)
+  outputs, variables = jax.eval_shape(run, jax.random.key(0), image)
+  assert outputs["logits"].shape == (1, 473, 473, 21)
+  assert variables["params"] == _shapes(50, 21)[1]["params"]
 
 
 def test_pyramid_of_a_constant_is_constant():

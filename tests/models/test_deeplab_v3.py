@@ -1,0 +1,240 @@
+"""DeepLab v3: published counts, sizes, dilations, and what its fields do."""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+from flax import traverse_util
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import models
+from jaxseg.errors import UserError
+from jaxseg.layers.atrous_pyramid import (
+  AtrousSpatialPyramid,
+  SeparableConvNormAct,
+)
+from jaxseg.layers.conv import ConvNormAct
+
+TORCHVISION = {"variant": "torchvision"}
+RESNET50 = {**TORCHVISION, "backbone": "resnet50"}
+# Fields, classes, parameters without and with the auxiliary head.
+COUNTS = [
+  ({}, 21, 58_040_661, 58_040_661),
+  (RESNET50, 21, 39_638_869, 42_004_074),
+  pytest.param(RESNET50, 19, 39_638_355, 42_003_046, marks=pytest.mark.slow),
+  pytest.param(RESNET50, 150, 39_672_022, 42_070_380, marks=pytest.mark.slow),
+  (TORCHVISION, 21, 58_630_997, 60_996_202),
+  pytest.param(TORCHVISION, 19, 58_630_483, 60_995_174, marks=pytest.mark.slow),
+  pytest.param(
+    TORCHVISION, 150, 58_664_150, 61_062_508, marks=pytest.mark.slow
+  ),
+]
+# A block of each stage, and three where the grid has three rates.
+SHALLOW = {"name": "resnet50", "stage_sizes": (1, 1, 2, 3)}
+# Compiled for a single run.
+IN_A_HURRY = functools.partial(
+  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+SMALL = {"name": "resnet18", "width": 4, "stage_sizes": (1, 1, 1, 1)}
+
+
+def _shapes(size, num_classes=21, **fields):
+  model = models.create("deeplab_v3", num_classes=num_classes, **fields)
+  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+  run = functools.partial(
+    model.init_with_output,
+    train=False,
+    capture_intermediates=True,
+    mutable=["params", "batch_stats", "intermediates"],
+  )
+  return jax.eval_shape(run, jax.random.key(0), image)
+
+
+def _dilations(fields) -> dict[str, int]:
+  """Of each 3x3 convolution outside the first stages, as it is called."""
+  seen = {}
+
+  def record(next_function, args, kwargs, context):
+    module = context.module
+    if getattr(module, "dilation", 1) != 1 and hasattr(module, "padding"):
+      seen["/".join(module.path)] = module.dilation
+    return next_function(*args, **kwargs)
+
+  with nn.intercept_methods(record):
+    _shapes((65, 65), 2, **fields)
+  return seen
+
+
+def _count(tree) -> int:
+  return sum(a.size for a in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(("fields", "classes", "without", "count"), COUNTS)
+def test_parameter_counts_are_published(fields, classes, without, count):
+  params = _shapes((65, 65), classes, **fields)[1]["params"]
+  assert _count(params) == count
+  params = {k: v for k, v in params.items() if k != "aux_head"}
+  assert _count(params) == without
+  if without != count and classes == 21:
+    assert "aux_head" not in _shapes((65, 65), auxiliary=False, **{
+      **fields, "backbone": SHALLOW
+    })[1]["params"]  # fmt: skip
+
+
+def test_the_cascade_adds_nine_bottlenecks():
+  """Of 2048 and 512 features; the scores read 2048."""
+  params = _shapes((65, 65), variant="cascade", backbone=SHALLOW)[1]["params"]
+  bottleneck = 2 * 2048 * 512 + 9 * 512**2 + 2 * (512 + 512 + 2048)
+  assert _count(params["cascade"]) == 9 * bottleneck
+  assert _count(params["classifier"]) == 2049 * 21
+  assert set(params) == {"backbone", "cascade", "classifier"}
+
+
+@pytest.mark.parametrize(("output_stride", "side"), [(16, 33), (8, 65)])
+def test_a_crop_of_513(output_stride, side):
+  outputs, variables = _shapes(
+    (513, 513), backbone={**SHALLOW, "output_stride": output_stride}
+  )
+  (scores,) = variables["intermediates"]["classifier"]["__call__"]
+  assert scores.shape == (1, side, side, 21)
+  assert outputs["logits"].shape == (1, 513, 513, 21)
+
+
+@pytest.mark.parametrize(
+  ("output_stride", "last", "rates"),
+  [(16, (2, 4, 8), (6, 12, 18)), (8, (4, 8, 16), (12, 24, 36))],
+)
+def test_multi_grid_and_rates_double_with_the_resolution(
+  output_stride, last, rates
+):
+  """Sec. 3.2.1 and 3.3."""
+  seen = _dilations({"backbone": {**SHALLOW, "output_stride": output_stride}})
+  blocks = [f"backbone/stage4_block{b}/conv2/conv" for b in (1, 2, 3)]
+  assert tuple(seen[name] for name in blocks) == last
+  branches = [f"aspp/atrous{i}/conv" for i in (1, 2, 3)]
+  assert tuple(seen[name] for name in branches) == rates
+
+
+def test_torchvision_has_no_multi_grid():
+  seen = _dilations({**TORCHVISION, "backbone": SHALLOW})
+  third = [f"backbone/stage3_block{b}/conv2/conv" for b in (1, 2)]
+  fourth = [f"backbone/stage4_block{b}/conv2/conv" for b in (1, 2, 3)]
+  assert [seen.get(name, 1) for name in third] == [1, 2]
+  assert [seen[name] for name in fourth] == [2, 4, 4]
+  assert [seen[f"aspp/atrous{i}/conv"] for i in (1, 2, 3)] == [12, 24, 36]
+
+
+def test_rates_of_the_cascade():
+  """Fig. 3b: 2, 4, 8, 16 at output stride 16, times the grid (1, 2, 1)."""
+  seen = _dilations({"variant": "cascade", "backbone": SHALLOW})
+  for block, rate in ((5, 4), (6, 8), (7, 16)):
+    units = [f"cascade/block{block}_unit{u}/conv2/conv" for u in (1, 2, 3)]
+    assert [seen[name] for name in units] == [rate, 2 * rate, rate]
+
+
+def test_weights_fit_every_output_stride():
+  """The second stage of training goes on with the first one's weights."""
+  trees = [
+    _shapes((65, 65), 2, backbone={**SMALL, "output_stride": s})[1]
+    for s in (16, 8, 4)
+  ]
+  for tree in trees[1:]:
+    assert tree["params"] == trees[0]["params"]
+    assert tree["batch_stats"] == trees[0]["batch_stats"]
+
+
+def test_unknown_variants_are_named():
+  with pytest.raises(UserError, match="did you mean 'torchvision'"):
+    _shapes((65, 65), 2, variant="torchvison", backbone=SMALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["paper", "cascade", "torchvision"])
+def test_gradient_reaches_every_parameter(variant):
+  model = models.create(
+    "deeplab_v3",
+    num_classes=3,
+    variant=variant,
+    backbone=SMALL,
+    features=8,
+    rates=(1, 2, 3),
+    cascade_blocks=1,
+  )
+  rng = np.random.default_rng(0)
+  image = jnp.asarray(rng.standard_normal((4, 33, 41, 3)), jnp.float32)
+  pull = jnp.asarray(rng.standard_normal((4, 33, 41, 3)), jnp.float32)
+  variables = IN_A_HURRY(functools.partial(model.init, train=False))(
+    jax.random.key(1), image
+  )
+
+  @IN_A_HURRY
+  @jax.grad
+  def grad(params):
+    outputs, _ = model.apply(
+      {**variables, "params": params},
+      image,
+      train=True,
+      rngs={"dropout": jax.random.key(2)},
+      mutable=["batch_stats"],
+    )
+    assert ("aux_logits" in outputs) == (variant == "torchvision")
+    return sum((pull * value).sum() for value in outputs.values())
+
+  grads = traverse_util.flatten_dict(grad(variables["params"]), sep="/")
+  assert not [k for k, v in grads.items() if not np.abs(v).max() > 0]
+  assert all(np.isfinite(v).all() for v in grads.values())
+
+
+def test_pyramid_of_a_far_pixel_sees_the_image_alone():
+  """Every branch but the mean reads at most its rate away."""
+  pyramid = AtrousSpatialPyramid(
+    (2, 3, 4), 4, 0.0, *(functools.partial(ConvNormAct, norm=None),) * 2
+  )
+  x = jax.random.normal(jax.random.key(0), (1, 21, 21, 3))
+  variables = pyramid.init(jax.random.key(1), x, train=False)
+  apply = functools.partial(pyramid.apply, variables, train=False)
+  # The mean stays: what is added at one corner is taken at another.
+  moved = x.at[0, 0, 0].add(1.0).at[0, 20, 20].add(-1.0)
+  change = np.abs(apply(moved) - apply(x)).max(-1)[0]
+  assert change[0, 0] > 1e-3 and change[4, 4] > 1e-3
+  np.testing.assert_allclose(change[5:16, 5:16], 0, atol=1e-5)
+  alone = np.abs(apply(x.at[0, 0, 0].add(1.0)) - apply(x)).max(-1)[0]
+  assert alone[10, 10] > 1e-5
+
+
+def test_separable_weights():
+  """9 c + c f against 9 c f: 2048 -> 256 needs 542,720 for 4,718,592."""
+  conv = functools.partial(ConvNormAct, norm=None, use_bias=False)
+  x = jax.ShapeDtypeStruct((1, 3, 3, 2048), jnp.float32)
+  count = {}
+  for kind in (SeparableConvNormAct(256, conv=conv), conv(256)):
+    tree = jax.eval_shape(
+      functools.partial(kind.init, train=False), jax.random.key(0), x
+    )
+    count[type(kind)] = sum(a.size for a in jax.tree.leaves(tree))
+  assert list(count.values()) == [542_720, 4_718_592]
+
+
+def _config(arg):
+  path = Path(__file__).parents[2] / "configs/deeplab_v3.py"
+  spec = importlib.util.spec_from_file_location("deeplab_v3_config", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(arg)
+
+
+def test_the_two_stages_are_the_papers():
+  """Sec. 4.1: 0.007 at 16, then 0.001 at 8 with frozen statistics."""
+  first, second = _config("camvid"), _config("camvid,finetune")
+  assert first.model.backbone.output_stride == 16
+  assert not first.norm.frozen and first.norm.momentum == 0.9997
+  assert first.optimizer.learning_rate == 0.007
+  assert second.model.backbone.output_stride == 8 and second.norm.frozen
+  assert second.optimizer.learning_rate == pytest.approx(0.001)
+  for c in (first, second):
+    assert c.train.steps == 30_000 and c.train.batch_size == 16
+    assert (c.schedule.name, c.schedule.power) == ("poly", 0.9)

@@ -1,0 +1,147 @@
+"""DeepLab v3+: published counts, sizes, the skip, and other encoders."""
+
+import functools
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import models
+
+PLAIN = dict(
+  separable_aspp=False, separable_decoder=False, decoder_convs=1,
+  align_corners=False,
+)  # fmt: skip
+SMP = dict(norm_between=False, aspp_conv=True, decoder_convs=1)
+
+
+def _conv7(name):
+  return {"backbone": {"name": name, "stem": "conv7"}}
+
+
+# The authors' code, VainF's and segmentation_models_pytorch's.
+COUNTS = [
+  ({}, 21, 41_055_413),
+  (PLAIN | _conv7("resnet50"), 21, 39_761_845),
+  (SMP | _conv7("resnet50"), 21, 26_682_725),
+]
+MORE_COUNTS = [
+  ({"backbone": "resnet50"}, 21, 26_819_909),
+  ({}, 19, 41_054_899),
+  ({"backbone": "resnet101"}, 21, 45_812_037),
+  (PLAIN | _conv7("resnet50"), 19, 39_761_331),
+  (PLAIN | _conv7("resnet101"), 21, 58_753_973),
+  (PLAIN | _conv7("resnet101"), 19, 58_753_459),
+  (SMP | _conv7("resnet101"), 21, 45_674_853),
+]
+SHALLOW = {"name": "resnet50", "stage_sizes": (1, 1, 1, 1)}
+# Compiled for a single run.
+IN_A_HURRY = functools.partial(
+  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+SMALL = {
+  "name": "resnet18", "width": 4, "stage_sizes": (1, 1, 1, 1), "stem": "conv7",
+}  # fmt: skip
+
+
+def _shapes(size, num_classes=21, **fields):
+  model = models.create("deeplab_v3plus", num_classes=num_classes, **fields)
+  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+  run = functools.partial(
+    model.init_with_output,
+    train=False,
+    capture_intermediates=True,
+    mutable=["params", "batch_stats", "intermediates"],
+  )
+  return jax.eval_shape(run, jax.random.key(0), image)
+
+
+def _count(tree) -> int:
+  return sum(a.size for a in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+  ("fields", "classes", "count"),
+  [
+    *COUNTS,
+    *(pytest.param(*row, marks=pytest.mark.slow) for row in MORE_COUNTS),
+  ],
+)
+def test_parameter_counts_are_published(fields, classes, count):
+  _, variables = _shapes((65, 65), classes, **fields)
+  assert _count(variables["params"]) == count
+  if not fields:
+    assert _count(variables["params"]["backbone"]) == 37_867_312
+
+
+@pytest.mark.parametrize(("output_stride", "side"), [(16, 33), (8, 65)])
+def test_a_crop_of_513(output_stride, side):
+  """Pyramid at 33 or 65, decoder at 129, and 304 features joined."""
+  outputs, variables = _shapes(
+    (513, 513), backbone={**SHALLOW, "output_stride": output_stride}
+  )
+  seen = variables["intermediates"]
+  assert seen["aspp"]["__call__"][0].shape == (1, side, side, 256)
+  assert seen["low_level"]["__call__"][0].shape == (1, 129, 129, 48)
+  assert seen["classifier"]["__call__"][0].shape == (1, 129, 129, 21)
+  assert outputs["logits"].shape == (1, 513, 513, 21)
+  kernel = variables["params"]["decoder1"]["depthwise"]["conv"]["kernel"]
+  assert kernel.shape == (3, 3, 1, 304)
+
+
+@pytest.mark.parametrize(
+  ("backbone", "low", "high"),
+  [
+    ("mobilenet_v2", 24, 320),
+    ("efficientnet_b0", 24, 320),
+    pytest.param("efficientnet_b4", 32, 448, marks=pytest.mark.slow),
+    pytest.param("xception41", 256, 2048, marks=pytest.mark.slow),
+    pytest.param("densenet121", 256, 1024, marks=pytest.mark.slow),
+  ],
+)
+def test_other_encoders_fit(backbone, low, high):
+  outputs, variables = _shapes((65, 97), backbone=backbone)
+  assert outputs["logits"].shape == (1, 65, 97, 21)
+  params = variables["params"]
+  assert params["low_level"]["conv"]["kernel"].shape == (1, 1, low, 48)
+  assert params["aspp"]["conv1x1"]["conv"]["kernel"].shape[2] == high
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [{}, *(pytest.param(f, marks=pytest.mark.slow) for f in (PLAIN, SMP))],
+)
+def test_gradient_reaches_every_parameter_and_the_skip(fields):
+  model = models.create(
+    "deeplab_v3plus",
+    num_classes=3,
+    backbone=SMALL,
+    features=8,
+    low_level_features=4,
+    rates=(1, 2, 3),
+    **fields,
+  )
+  rng = np.random.default_rng(0)
+  image = jnp.asarray(rng.standard_normal((4, 33, 41, 3)), jnp.float32)
+  pull = jnp.asarray(rng.standard_normal((4, 33, 41, 3)), jnp.float32)
+  variables = IN_A_HURRY(functools.partial(model.init, train=False))(
+    jax.random.key(1), image
+  )
+
+  @IN_A_HURRY
+  @jax.grad
+  def grad(params):
+    outputs, _ = model.apply(
+      {**variables, "params": params},
+      image,
+      train=True,
+      rngs={"dropout": jax.random.key(2)},
+      mutable=["batch_stats"],
+    )
+    return (pull * outputs["logits"]).sum()
+
+  grads = traverse_util.flatten_dict(grad(variables["params"]), sep="/")
+  assert not [k for k, v in grads.items() if not np.abs(v).max() > 0]
+  assert all(np.isfinite(v).all() for v in grads.values())
