@@ -94,6 +94,7 @@ def test_it_begins_as_the_plain_network():
   np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
+@pytest.mark.slow
 def test_gradient_reaches_every_offset():
   model = _create()
   rng = np.random.default_rng(0)
