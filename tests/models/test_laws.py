@@ -28,6 +28,8 @@ PAPER_SIZES = {
   "deconvnet": (224, 224),
   "deeplab_v1": (321, 321),
   "deeplab_v2": (321, 321),
+  "deeplab_v3": (513, 513),
+  "deeplab_v3plus": (513, 513),
   "dilatednet": (500, 500),
   "pspnet": (473, 473),
   "segnet": (360, 480),
