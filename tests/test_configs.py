@@ -40,7 +40,7 @@ def cases() -> list:
       marks = [] if preset in SHOWN else [pytest.mark.slow]
       found.append((path, preset, marks))
     for variant in getattr(module, "VARIANTS", ()):
-      found.append((path, f"camvid,{variant}", []))
+      found.append((path, f"camvid,{variant}", [pytest.mark.slow]))
   return [
     pytest.param(path, arg, id=f"{path.stem}:{arg}", marks=marks)
     for path, arg, marks in found

@@ -131,6 +131,7 @@ def small_disk(tmp_path):
   subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_no_earlier_checkpoint(
   train_command, run_process, small_disk
 ):

@@ -176,6 +176,7 @@ def test_atrous_consistency(family, output_stride):
     np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
 
+@pytest.mark.slow
 @each_family
 def test_every_parameter_gets_a_gradient(family):
   """At an odd size, with random statistics, from the sum of all levels."""

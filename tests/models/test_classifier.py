@@ -47,6 +47,7 @@ def quick_jit(f):
   return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["resnet", "densenet"])
 def test_overfits_32_images(family):
   """100 % in evaluation mode, with the running statistics."""
@@ -85,6 +86,7 @@ def test_overfits_32_images(family):
   assert jnp.mean(logits.argmax(-1) == label) == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["alexnet", "vgg", "googlenet"])
 def test_every_parameter_of_the_heads_gets_a_gradient(family):
   """From the sum of all outputs' losses, image labels and all."""

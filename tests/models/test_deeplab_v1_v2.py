@@ -113,6 +113,7 @@ def test_receptive_field_of_fc6(average_pool, side):
   assert measured == (side, 8)
 
 
+@pytest.mark.slow
 def test_the_largest_score_of_the_three_scales_counts():
   model = models.create(
     "deeplab_v2",

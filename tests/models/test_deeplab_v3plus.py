@@ -109,10 +109,8 @@ def test_other_encoders_fit(backbone, low, high):
   assert params["aspp"]["conv1x1"]["conv"]["kernel"].shape[2] == high
 
 
-@pytest.mark.parametrize(
-  "fields",
-  [{}, *(pytest.param(f, marks=pytest.mark.slow) for f in (PLAIN, SMP))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [{}, PLAIN, SMP])
 def test_gradient_reaches_every_parameter_and_the_skip(fields):
   model = models.create(
     "deeplab_v3plus",

@@ -134,9 +134,8 @@ def test_pmap_equals_jit():
   assert_same(result, reference())
 
 
-@pytest.mark.parametrize(
-  "check_vma", [True, pytest.param(False, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("check_vma", [True, False])
 def test_shard_map_equals_jit(check_vma):
   mesh = sharding.make_mesh()
   step = jax.jit(
