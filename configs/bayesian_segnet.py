@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from jaxseg import recipes
 from jaxseg.config import parse_arg, with_data
-from jaxseg.data.datasets import DATASETS
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -31,14 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
         dropout_rate=0.5,
       )
     )
-  c.augment.update(scale=(1.0, 1.0), flip=False)
-  c.loss.class_weights = DATASETS[preset].class_weights
-  c.loss.update(balance="median_frequency", normalise_by="count")
-  recipes.caffe_sgd(c)
-  c.optimizer.learning_rate = 1e-3
-  c.schedule.name = "constant"
-  c.train.update(steps=60_000, batch_size=4, eval_every=1000)
-  c.train.norm_batches = 92  # CamVid's 367 training images
+  recipes.segnet(c, learning_rate=1e-3, steps=60_000, batch_size=4)
   c.eval.update(dropout_samples=40, batch_size=4)
   if preset == "shapes":
     small(c)
@@ -47,13 +39,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def small(c: ConfigDict) -> None:
   """A narrow, shallower VGG, less dropout: minutes on two CPU cores."""
-  recipes.from_scratch(c, learning_rate=8e-3, steps=1500)
-  c.train.norm_batches = 0
+  recipes.small_segnet(c, learning_rate=8e-3, steps=1500)
   with c.unlocked():
     c.model.backbone.update(
       width=12, stage_sizes=(2, 2, 1, 1, 1), dropout_rate=0.1
     )
   c.model.dropout_rate = 0.1
-  c.augment.flip = True
-  c.loss.balance = ""
-  c.eval.update(dropout_samples=8, batch_size=50)
+  c.eval.dropout_samples = 8

@@ -3,43 +3,26 @@
 Data presets: `configs/fc_densenet103.py:shapes` (the default; narrow, minutes
 on two CPU cores), `:camvid`, `:folder`, `:isbi_em`. The recipe has two stages:
 crops of 224 (`:camvid`), then whole images at a tenth of the rate, from the
-best of the first: `:camvid --config.init.model=runs/fc_densenet103_camvid
+best of the first: `:camvid --config.init.model=runs/fc_densenet103-camvid
 --config.augment.crop='(360, 480)' --config.optimizer.learning_rate=1e-4`.
 """
 
 from ml_collections import ConfigDict
 
 from jaxseg import recipes
-from jaxseg.config import parse_arg, with_data
+from jaxseg.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """FC-DenseNet103 on the data preset that `arg` names."""
   preset, _ = parse_arg(arg)
-  c = with_data(preset)
-  with c.unlocked():
-    c.name = "fc_densenet103"
-    c.model = ConfigDict(
-      dict(
-        name="fc_densenet103",
-        down_layers=(4, 5, 7, 10, 12),
-        bottleneck_layers=15,
-        growth=16,
-        stem_features=48,
-        dropout_rate=0.2,
-        batch_statistics="batch",
-      )
-    )
-  recipes.fc_densenet(c)
+  c = recipes.fc_densenet(
+    "fc_densenet103",
+    preset,
+    down_layers=(4, 5, 7, 10, 12),
+    bottleneck_layers=15,
+    growth=16,
+  )
   if preset == "shapes":
-    small(c)
+    recipes.small_fc_densenet(c, down_layers=(2, 2, 3), bottleneck_layers=4)
   return c
-
-
-def small(c: ConfigDict) -> None:
-  """Three poolings and narrow blocks."""
-  recipes.from_scratch(c, learning_rate=4e-3, steps=800)
-  c.augment.crop = c.data.canvas
-  c.model.update(down_layers=(2, 2, 3), bottleneck_layers=4, growth=8)
-  c.model.stem_features = 16
-  c.eval.batch_size = 50

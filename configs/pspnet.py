@@ -21,12 +21,6 @@ VARIANTS = ("laptop", "caffe", "multi_scale")
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 
-# Share of the training pixels ** -0.4, scaled to a mean of 1 over the pixels:
-# rare classes count more, not as much more as by median frequency.
-CAMVID_WEIGHTS = (
-  0.94, 0.79, 2.82, 0.73, 1.32, 1.07, 2.71, 2.47, 1.53, 3.46, 3.72,
-)  # fmt: skip
-
 
 def get_config(arg: str = "") -> ConfigDict:
   """PSPNet on the data preset, and with the variants, that `arg` names."""
@@ -83,42 +77,19 @@ def caffe(c: ConfigDict, preset: str) -> None:
   c.eval.update(mode="sliding", flip=True)
 
 
-def adamw(c: ConfigDict) -> None:
-  """What trains a small network from scratch in minutes."""
-  c.optimizer.update(
-    name="adamw", weight_decay=0.02, no_decay=("(bias|scale)$",), multipliers=()
-  )
-
-
 def small(c: ConfigDict) -> None:
   """A narrow, short ResNet at output stride 4: minutes on two CPU cores."""
-  adamw(c)
+  recipes.from_scratch(c, learning_rate=4e-3, steps=1100)
   with c.unlocked():
     c.model.backbone.update(
       name="resnet18", output_stride=4, width=16, stage_sizes=(2, 2, 2, 1)
     )
   c.model.update(head_features=64, aux_features=64)
-  c.optimizer.update(learning_rate=4e-3, weight_decay=0.01, ema_decay=0.98)
-  c.schedule.update(name="cosine", warmup_steps=50)
-  c.train.update(steps=1100, batch_size=16, eval_every=550)
   c.eval.batch_size = 50
 
 
 def laptop(c: ConfigDict) -> None:
-  """ResNet-18 at output stride 16 on images of half the size, from scratch.
-
-  Half an hour on two CPU cores. Evaluation shrinks the images likewise and
-  scores at their full size.
-  """
-  adamw(c)
+  """ResNet-18 at output stride 16, see `recipes.half_size`."""
+  recipes.half_size(c)
   c.model.backbone.update(name="resnet18", output_stride=16, stem="conv7")
   c.model.update(head_features=256, aux_features=128)
-  c.augment.update(crop=(184, 240), scale=(0.35, 0.9))
-  c.augment.update(brightness=0.3, contrast=0.3, saturation=0.3)
-  c.eval.update(scales=(0.5,), batch_size=8)
-  c.optimizer.update(learning_rate=1e-3, ema_decay=0.99)
-  c.schedule.warmup_steps = 50
-  c.train.update(steps=1200, batch_size=8, eval_every=300)
-  c.train.checkpoint_every = 300
-  if c.data.name == "camvid":
-    c.loss.class_weights = CAMVID_WEIGHTS

@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 
 from jaxseg import recipes
 from jaxseg.config import parse_arg, with_data
-from jaxseg.data.datasets import DATASETS
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -28,14 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model = ConfigDict(
       dict(name="segnet", backbone=dict(name="vgg16_bn", width=64))
     )
-  c.augment.update(scale=(1.0, 1.0), flip=False)
-  c.loss.class_weights = DATASETS[preset].class_weights
-  c.loss.update(balance="median_frequency", normalise_by="count")
-  recipes.caffe_sgd(c)
-  c.optimizer.learning_rate = 1e-3
-  c.schedule.name = "constant"
-  c.train.update(steps=40_000, batch_size=4, eval_every=1000)
-  c.train.norm_batches = 92  # CamVid's 367 training images
+  recipes.segnet(c, learning_rate=1e-3, steps=40_000, batch_size=4)
   if preset == "shapes":
     small(c)
   return c
@@ -43,10 +35,6 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def small(c: ConfigDict) -> None:
   """A narrow, shallower VGG: minutes on two CPU cores."""
-  recipes.from_scratch(c, learning_rate=4e-3, steps=1000)
-  c.train.norm_batches = 0
+  recipes.small_segnet(c, learning_rate=4e-3, steps=1000)
   with c.unlocked():
     c.model.backbone.update(width=8, stage_sizes=(2, 2, 2, 1, 1))
-  c.augment.flip = True
-  c.loss.balance = ""
-  c.eval.batch_size = 50

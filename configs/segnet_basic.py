@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 
 from jaxseg import recipes
 from jaxseg.config import parse_arg, with_data
-from jaxseg.data.datasets import DATASETS
 
 VARIANTS = ("laptop",)
 
@@ -31,14 +30,8 @@ def get_config(arg: str = "") -> ConfigDict:
       dict(name="segnet_basic", features=64, kernel_size=7, stages=4)
     )
   recipes.caffe_input(c, mean=(0.0, 0.0, 0.0))
-  c.augment.update(scale=(1.0, 1.0), flip=False)
-  c.loss.class_weights = DATASETS[preset].class_weights
-  c.loss.update(balance="median_frequency", normalise_by="count")
-  recipes.caffe_sgd(c)
-  c.optimizer.learning_rate = 0.1
-  c.schedule.name = "constant"
-  c.train.update(steps=10_000, batch_size=12, eval_every=500)
-  c.train.norm_batches = 31  # CamVid's 367 training images
+  recipes.segnet(c, learning_rate=0.1, steps=10_000, batch_size=12)
+  c.train.eval_every = 500
   if preset == "shapes":
     small(c)
   elif "laptop" in variants:
@@ -48,12 +41,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def small(c: ConfigDict) -> None:
   """A quarter of the features: minutes on two CPU cores."""
-  recipes.from_scratch(c, learning_rate=1e-2, steps=800)
-  c.train.norm_batches = 0
+  recipes.small_segnet(c, learning_rate=1e-2, steps=800)
   c.model.features = 16
-  c.augment.flip = True
-  c.loss.balance = ""
-  c.eval.batch_size = 50
 
 
 def laptop(c: ConfigDict) -> None:

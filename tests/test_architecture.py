@@ -14,7 +14,7 @@ ALLOWED = {
   "errors": set(),
   "types": set(),
   "config": {"errors"},
-  "recipes": {"config"},
+  "recipes": {"config", "data"},
   "layers": set(),
   "backbones": {"layers"},
   "models": {"layers", "backbones"},
