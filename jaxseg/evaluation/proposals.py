@@ -18,6 +18,8 @@ import numpy as np
 
 from jaxseg.errors import UserError
 from jaxseg.evaluation.inference import window_starts
+from jaxseg.layers.boxes import middles, require_inside
+from jaxseg.layers.resize import sample_bilinear
 
 # Top, left, bottom, right, in pixels; a box of the whole image is 0, 0, h, w.
 Boxes = Float[Array, "m 4"] | Float[np.ndarray, "m 4"]
@@ -55,15 +57,13 @@ def score_proposals(
   boxes = jnp.concatenate([boxes, jnp.repeat(boxes[-1:], missing, axis=0)])
 
   def crop(box):
-    rows, columns = (
-      _taps(_forth(box[i], box[i + 2], side), image.shape[i]) for i in (0, 1)
-    )
-    return _sample(image, rows, columns)
+    rows, columns = (middles(box[i], box[i + 2], side) for i in (0, 1))
+    return sample_bilinear(image, rows, columns)
 
   def put_back(scores, box):
     places = [_back(box[i], box[i + 2], side, image.shape[i]) for i in (0, 1)]
     (rows, in_rows), (columns, in_columns) = places
-    scores = _sample(scores, _taps(rows, side), _taps(columns, side))
+    scores = sample_bilinear(scores, rows, columns)
     seen = in_rows[:, None, None] & in_columns[None, :, None]
     return jnp.where(seen, scores, -jnp.inf)
 
@@ -95,18 +95,7 @@ def check_boxes(boxes: Any, size: tuple[int, int]) -> np.ndarray:
       f"boxes: expected one or more rows of (top, left, bottom, right), got an "
       f"array of shape {boxes.shape}"
     )
-  height, width = size
-  top, left, bottom, right = boxes.T
-  inside = (
-    (top >= 0) & (left >= 0) & (bottom <= height) & (right <= width)
-  ) & ((top < bottom) & (left < right))
-  if not inside.all():
-    i = int(np.argmin(inside))
-    raise UserError(
-      f"box {i} is {tuple(boxes[i].tolist())}: expected 0 <= top < bottom <= "
-      f"{height} and 0 <= left < right <= {width}, the image's height and "
-      "width; clip the boxes to the image"
-    )
+  require_inside(boxes, size)
   return boxes
 
 
@@ -130,29 +119,8 @@ def grid_boxes(
   )
 
 
-def _forth(start, stop, side: int):
-  """Where on the image each pixel of a crop's side comes from."""
-  return start + (jnp.arange(side) + 0.5) * (stop - start) / side - 0.5
-
-
 def _back(start, stop, side: int, size: int):
   """Where on the crop each pixel of the image lies, and whether it does."""
   centre = jnp.arange(size) + 0.5
   source = (centre - start) * side / (stop - start) - 0.5
   return source, (centre >= start) & (centre < stop)
-
-
-def _taps(source: jax.Array, size: int):
-  """The two neighbours of each source coordinate, and the second's weight."""
-  source = jnp.clip(source, 0, size - 1)
-  low = jnp.floor(source).astype(jnp.int32)
-  return low, jnp.minimum(low + 1, size - 1), source - low
-
-
-def _sample(x: jax.Array, rows, columns) -> jax.Array:
-  """Interpolates `[h, w, c]` at a grid of rows and columns."""
-  for axis, (low, high, weight) in ((0, rows), (1, columns)):
-    weight = weight.reshape([-1 if i == axis else 1 for i in range(3)])
-    low, high = jnp.take(x, low, axis=axis), jnp.take(x, high, axis=axis)
-    x = low * (1 - weight) + high * weight
-  return x

@@ -11,6 +11,7 @@ No antialiasing when shrinking, in either. Nearest takes floor(i in / out).
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 import numpy as np
 
 
@@ -78,6 +79,30 @@ def zoom_bilinear(
       zoom_matrix(a, factor, b) for a, b in zip(x.shape[1:3], size, strict=True)
     ),
   )
+
+
+def sample_bilinear(
+  x: Float[Array, "h w c"],
+  rows: Float[Array, "a"],
+  columns: Float[Array, "b"],
+) -> Float[Array, "a b c"]:
+  """Reads a map between its pixels; beyond the outermost their value holds.
+
+  Args:
+    x: one map.
+    rows: coordinates, pixel i being at i; they need not be known to jit.
+    columns: likewise.
+  """
+  weights = []
+  for size, source in zip(x.shape, (rows, columns), strict=False):
+    distance = jnp.abs(
+      jnp.clip(source, 0, size - 1)[:, None] - jnp.arange(size)
+    )
+    weights.append(jnp.maximum(1 - distance, 0).astype(x.dtype))
+  return jnp.einsum(
+    "ah,hwc,bw->abc", weights[0], x, weights[1],
+    precision=jax.lax.Precision.HIGHEST,
+  )  # fmt: skip
 
 
 def _by_matrices(x: jax.Array, rows: np.ndarray, cols: np.ndarray):

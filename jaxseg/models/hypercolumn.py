@@ -32,11 +32,12 @@ import numpy as np
 from jaxseg.backbones.alexnet import AlexNet
 from jaxseg.backbones.geometry import Grid, Window, check_image, grids
 from jaxseg.backbones.vgg import VGG
-from jaxseg.errors import UserError, unknown_name
+from jaxseg.errors import unknown_name
+from jaxseg.layers.boxes import middles, require_inside
 from jaxseg.layers.conv import Conv
 from jaxseg.layers.dense_conv import DenseConvHead
 from jaxseg.layers.norm import BatchNorm
-from jaxseg.layers.resize import bilinear_matrix
+from jaxseg.layers.resize import bilinear_matrix, sample_bilinear
 from jaxseg.types import Features, Images, Outputs
 
 LEVELS = ("pool2", "conv4", "fc7")
@@ -45,34 +46,20 @@ LEVELS = ("pool2", "conv4", "fc7")
 Grids = tuple[Grid, Grid]
 
 
-def sample(
-  x: Float[Array, "h w c"],
-  grid: Grids,
-  rows: Float[Array, "a"],
-  columns: Float[Array, "b"],
-) -> Float[Array, "a b c"]:
-  """Reads a map bilinearly where the image has these rows and columns.
-
-  Beyond the outermost positions of the map their value holds.
-  """
-  weights = []
-  for size, place, pixels in zip(x.shape, grid, (rows, columns), strict=False):
-    source = float(place.scale) * pixels + float(place.shift)
-    source = jnp.clip(source, 0, size - 1)
-    distance = jnp.abs(source[:, None] - jnp.arange(size))
-    weights.append(jnp.maximum(1 - distance, 0).astype(x.dtype))
-  return jnp.einsum(
-    "ah,hwc,bw->abc", weights[0], x, weights[1],
-    precision=jax.lax.Precision.HIGHEST,
-  )  # fmt: skip
-
-
 def enlarge(
   x: Float[Array, "n h w c"], grid: Grids, size: tuple[int, int]
 ) -> Float[Array, "n h2 w2 c"]:
   """A map at every pixel of an image of `size`."""
-  rows, columns = (jnp.arange(side, dtype=jnp.float32) for side in size)
-  return jax.vmap(lambda y: sample(y, grid, rows, columns))(x)
+  rows, columns = (
+    _on_map(jnp.arange(side, dtype=jnp.float32), place)
+    for side, place in zip(size, grid, strict=True)
+  )
+  return jax.vmap(lambda y: sample_bilinear(y, rows, columns))(x)
+
+
+def _on_map(pixels: Float[Array, "a"], place: Grid) -> Float[Array, "a"]:
+  """Where pixels of the image are on a map."""
+  return float(place.scale) * pixels + float(place.shift)
 
 
 def places(
@@ -206,7 +193,7 @@ class BoxHypercolumn(nn.Module):
   def __call__(
     self, image: Images, boxes: Float[Array, "n m 4"], *, train: bool
   ) -> Outputs:
-    check_boxes(boxes, image.shape[1:3])
+    require_inside(boxes, image.shape[1:3])
     features, grid_of = _trunk(self.backbone, image, self.levels, train)
     if "fc7" in self.levels:
       features["fc7"] = self._fc7(features["c5"], grid_of["c5"], boxes, train)
@@ -251,13 +238,12 @@ def cut(
   side: int,
 ) -> Float[Array, "n m s s c"]:
   """The middles of `side * side` equal parts of each box."""
-  middles = (jnp.arange(side) + 0.5) / side
 
   def one(x, box):
-    top, left, bottom, right = box
-    rows = top + (bottom - top) * middles - 0.5
-    columns = left + (right - left) * middles - 0.5
-    return sample(x, grid, rows, columns)
+    rows, columns = (
+      _on_map(middles(box[i], box[i + 2], side), grid[i]) for i in (0, 1)
+    )
+    return sample_bilinear(x, rows, columns)
 
   return jax.vmap(jax.vmap(one, (None, 0)))(x, boxes)
 
@@ -277,31 +263,6 @@ def _mix(
     "nmijabk,ia,jb->nmijk", scores, weight, weight,
     precision=jax.lax.Precision.HIGHEST,
   )  # fmt: skip
-
-
-def check_boxes(boxes: jax.Array, size: tuple[int, int]) -> None:
-  """Refuses boxes that leave the image or are empty.
-
-  Inside jit their numbers are not known, and nothing is checked.
-
-  Raises:
-    UserError: the error names the first such box.
-  """
-  if isinstance(boxes, jax.core.Tracer):
-    return
-  h, w = size
-  top, left, bottom, right = np.moveaxis(np.asarray(boxes), -1, 0)
-  inside = (top >= 0) & (left >= 0) & (bottom <= h) & (right <= w)
-  good = inside & (bottom > top) & (right > left)
-  if good.all():
-    return
-  index = np.argwhere(~good)[0].tolist()
-  box = np.asarray(boxes)[tuple(index)].tolist()
-  raise UserError(
-    f"boxes[{index[0]}, {index[1]}] = {box}: expected top < bottom <= {h} and "
-    f"left < right <= {w}, none negative, in pixels of the {h}x{w} image; clip "
-    "boxes to the image and drop empty ones"
-  )
 
 
 # The paper's "T-Net"; a config's own fields override it.

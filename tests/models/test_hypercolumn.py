@@ -13,7 +13,6 @@ from jaxseg.errors import UserError
 from jaxseg.layers.resize import resize_bilinear
 from jaxseg.models.hypercolumn import (
   BoxHypercolumn,
-  check_boxes,
   cut,
   enlarge,
   places,
@@ -241,29 +240,6 @@ def test_boxes_are_differentiable_and_reach_every_parameter():
   for path, value in jax.tree.leaves_with_path(grad(variables["params"])):
     assert np.isfinite(value).all(), path
     assert np.abs(value).max() > 0, path
-
-
-@pytest.mark.parametrize(
-  "box",
-  [
-    (-1, 0, 5, 5),
-    (0, 0, 65, 10),
-    (0, 50, 10, 90),
-    (5, 5, 5, 9),
-    (9, 5, 5, 9),
-    (0, 0, float("nan"), 9),
-  ],
-)
-def test_boxes_outside_or_empty_are_named(box):
-  boxes = np.zeros((2, 3, 4), np.float32)
-  boxes[...] = (0, 0, 4, 4)
-  boxes[1, 2] = box
-  with pytest.raises(UserError) as error:
-    check_boxes(jnp.asarray(boxes), (64, 80))
-  assert "boxes[1, 2]" in str(error.value)
-  assert "64x80" in str(error.value) and "\n" not in str(error.value)
-  # Inside jit there are no numbers to look at.
-  jax.jit(lambda b: (check_boxes(b, (64, 80)), b)[1])(jnp.asarray(boxes))
 
 
 @pytest.mark.parametrize(
