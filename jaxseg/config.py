@@ -64,6 +64,8 @@ def base() -> ConfigDict:
   # Weight of the valid pixels, "count" of them, or of the "images"
   loss.normalise_by = "weight"
   loss.label_stride = 1  # look at every n-th pixel and row only; DeepLab: 8
+  loss.border_weight = 0.0  # of the background between close cells; U-Net: 10
+  loss.border_std = 5.0  # how close, in pixels of the crop
 
   c.optimizer = optimizer = ConfigDict()
   optimizer.name = "sgd"  # "sgd", "adamw" or "rmsprop"

@@ -9,14 +9,46 @@ stray 255 is NaN or silence in JAX, and -1 trains the last class.)
 """
 
 from collections.abc import Mapping, Sequence
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
 from jaxseg.errors import UserError, unknown_name
+from jaxseg.regions import connected_regions, nearest_two
 
 NORMALISERS = ("weight", "count", "images")
+
+
+def border_weights(
+  label: Integer[Array, "h w"],
+  *,
+  ignore_label: int,
+  w0: float = 10.0,
+  std: float = 5.0,
+) -> Float[Array, "h w"]:
+  """U-Net's weights of the background between cells that are close.
+
+  The second term of Ronneberger et al. 2015, Eq. 2,
+    w0 exp(-(d1 + d2)^2 / (2 std^2)),
+  on pixels of class 0; d1 and d2 are the distances to the nearest and second
+  nearest cell, a connected region of any other class. The first term, which
+  balances the classes, is `class_weights`. Distances count up to 6 std, where
+  the weight is below 2e-8 w0.
+
+  Args:
+    label: classes.
+    ignore_label: label of the pixels that are neither cell nor background.
+    w0: the weight where two cells touch; 10 in the paper.
+    std: in pixels; about 5 in the paper (sigma).
+  """
+  cells = (label > 0) & (label != ignore_label)
+  regions = connected_regions(label, cells)
+  d1, d2 = nearest_two(regions, reach=math.ceil(6 * std))
+  weights = w0 * jnp.exp(-((d1 + d2) ** 2) / (2 * std**2))
+  return jnp.where(label == 0, weights, 0.0)
 
 
 def softmax_cross_entropy(
@@ -25,6 +57,7 @@ def softmax_cross_entropy(
   *,
   ignore_label: int,
   class_weights: Sequence[float] | jax.Array | None = None,
+  added_weights: Float[Array, "*pixels"] | None = None,
   label_smoothing: float = 0.0,
   normalise_by: str = "weight",
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -32,15 +65,17 @@ def softmax_cross_entropy(
 
   With class weights w, smoothing e and k classes a pixel of class y costs
     -(1 - e) w[y] log p[y] - (e / k) sum_c w[c] log p[c].
+  What is added to the weights of a pixel is added to each w there.
 
   Args:
     logits: scores; computed in float32 whatever they are.
     label: classes 0..k-1 or `ignore_label`.
     ignore_label: label of the pixels that count nowhere.
     class_weights: one a class; None or () for all one.
+    added_weights: one a pixel, e.g. `border_weights`.
     label_smoothing: e, the share spread over all classes.
     normalise_by: what `weight` sums over the valid pixels. "weight", their
-      class weights, as torch does; "count", one each, as Caffe and SegNet's
+      weights, as torch does; "count", one each, as Caffe and SegNet's
       median-frequency balancing do; or "images", their number, so that the
       pixels of an image add up (FCN's released solvers).
 
@@ -64,8 +99,12 @@ def softmax_cross_entropy(
   if class_weights is not None and len(class_weights):
     weights = _class_weights(class_weights, classes)
     pixel_weight *= weights[label]
+  if added_weights is not None:
+    pixel_weight += jnp.where(valid, added_weights, 0.0)
   cost = -pixel_weight * log_p
   if label_smoothing:
+    if added_weights is not None:
+      weights = weights + added_weights[..., None]
     all_log_p = jnp.sum(weights * (logits - log_sum[..., None]), axis=-1)
     smooth = -valid.astype(jnp.float32) * all_log_p / classes
     cost = (1 - label_smoothing) * cost + label_smoothing * smooth
@@ -86,6 +125,8 @@ def heads_loss(
   label_smoothing: float = 0.0,
   normalise_by: str = "weight",
   label_stride: int = 1,
+  border_weight: float = 0.0,
+  border_std: float = 5.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
   """Cross-entropy of several outputs of one network, weighted and added.
 
@@ -102,12 +143,15 @@ def heads_loss(
     label_stride: the loss looks at every n-th pixel of every n-th row only.
       Where scores were enlarged n times by `zoom_bilinear`, these are the
       scores themselves, and the loss is DeepLab's on the shrunken label.
+    border_weight: `w0` of `border_weights`, which are added; 0 for none.
+    border_std: their `std`.
 
   Returns:
     The weighted sum of the heads' sums, and the one weight they share.
 
   Raises:
-    UserError: a head that the network does not have.
+    UserError: a head that the network does not have, or border weights of
+      whole images.
   """
   pairs = tuple(dict(head_weights).items())
   if not pairs:
@@ -115,6 +159,21 @@ def heads_loss(
       f"loss.heads is empty; expected weights for some of {list(outputs)}"
     )
   sample = (slice(None), *[slice(None, None, label_stride)] * (label.ndim - 1))
+  added_weights = None
+  if border_weight:
+    if label.ndim != 3:
+      raise UserError(
+        f"loss.border_weight is {border_weight} for labels of shape "
+        f"{label.shape}; only [n, h, w] has borders: leave it at 0"
+      )
+    added_weights = jax.vmap(
+      functools.partial(
+        border_weights,
+        ignore_label=ignore_label,
+        w0=border_weight,
+        std=border_std,
+      )
+    )(label)[sample]
   total, weight = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
   for key, head_weight in pairs:
     if key not in outputs:
@@ -124,6 +183,7 @@ def heads_loss(
       label[sample],
       ignore_label=ignore_label,
       class_weights=class_weights,
+      added_weights=added_weights,
       label_smoothing=label_smoothing,
       normalise_by=normalise_by,
     )

@@ -19,14 +19,15 @@ ALLOWED = {
   "backbones": {"layers"},
   "models": {"layers", "backbones"},
   "augment": set(),
-  "losses": set(),
+  "regions": set(),
+  "losses": {"regions"},
   "metrics": set(),
   "image_label": set(),
   "sharding": set(),
   "data": {"config"},
   "evaluation": {
     "models", "metrics", "sharding", "losses", "augment", "layers",
-    "image_label",
+    "image_label", "regions",
   },
   "weights": {"models", "backbones", "layers"},
   "training": {

@@ -19,46 +19,12 @@ to be thinned. Its third score, the warping error, is not computed.
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer
 import numpy as np
 
-
-def connected_regions(
-  mask: Bool[np.ndarray, "h w"],
-) -> Integer[np.ndarray, "h w"]:
-  """Numbers the regions of a mask from 1; 0 is outside of all.
-
-  Pixels are neighbours by their edges. Runs of each row are joined with the
-  runs they touch in the row above.
-  """
-  edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-  rows, starts = np.nonzero(edges == 1)
-  _, stops = np.nonzero(edges == -1)
-  first = np.searchsorted(rows, np.arange(len(mask) + 1)).tolist()
-  rows, starts, stops = rows.tolist(), starts.tolist(), stops.tolist()
-  parent = list(range(len(rows)))
-
-  def root(run: int) -> int:
-    while parent[run] != run:
-      parent[run] = run = parent[parent[run]]
-    return run
-
-  for y in range(1, len(mask)):
-    above, below = first[y - 1], first[y]
-    while above < first[y] and below < first[y + 1]:
-      if max(starts[above], starts[below]) < min(stops[above], stops[below]):
-        a, b = root(above), root(below)
-        parent[max(a, b)] = min(a, b)
-      if stops[above] < stops[below]:
-        above += 1
-      else:
-        below += 1
-  roots = np.array([root(run) for run in range(len(rows))], int)
-  _, numbers = np.unique(roots, return_inverse=True)
-  regions = np.zeros(mask.shape, np.int32)
-  for run, (y, start, stop) in enumerate(zip(rows, starts, stops, strict=True)):
-    regions[y, start:stop] = numbers[run] + 1
-  return regions
+from jaxseg.regions import connected_regions
 
 
 def pixel_error(
@@ -119,14 +85,14 @@ def challenge_scores(
   Returns:
     `pixel_error` at a threshold of one half, `rand_f`, and `threshold`.
   """
-  cells = [connected_regions(section) for section in truth]
+  cells = _regions(truth)
   best, threshold = max(
     (
       float(
         np.mean(
           [
-            rand_scores(c, connected_regions(p > t))["rand_f"]
-            for c, p in zip(cells, probability, strict=True)
+            rand_scores(c, p)["rand_f"]
+            for c, p in zip(cells, _regions(probability > t), strict=True)
           ]
         )
       ),
@@ -139,3 +105,12 @@ def challenge_scores(
     "rand_f": best,
     "threshold": threshold,
   }
+
+
+@jax.jit
+def _numbered(masks: jax.Array) -> jax.Array:
+  return jax.vmap(connected_regions)(masks.astype(jnp.int32), masks)
+
+
+def _regions(masks: Bool[np.ndarray, "n h w"]) -> np.ndarray:
+  return np.asarray(_numbered(jnp.asarray(masks)))

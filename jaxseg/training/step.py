@@ -63,6 +63,8 @@ class Recipe:
         ("label_smoothing", loss.label_smoothing),
         ("normalise_by", loss.normalise_by),
         ("label_stride", loss.label_stride),
+        ("border_weight", loss.border_weight),
+        ("border_std", loss.border_std),
       ),
       ema_decay=config.optimizer.ema_decay,
       image_classes=(

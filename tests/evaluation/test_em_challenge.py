@@ -7,43 +7,9 @@ import pytest
 
 from jaxseg.evaluation.em_challenge import (
   challenge_scores,
-  connected_regions,
   pixel_error,
   rand_scores,
 )
-
-
-def _flooded(mask):
-  """Regions by flooding from each pixel that has none yet."""
-  regions, number = np.zeros(mask.shape, int), 0
-  for y, x in np.argwhere(mask):
-    if regions[y, x]:
-      continue
-    number += 1
-    waiting = [(y, x)]
-    while waiting:
-      a, b = waiting.pop()
-      if 0 <= a < len(mask) and 0 <= b < mask.shape[1]:
-        if mask[a, b] and not regions[a, b]:
-          regions[a, b] = number
-          waiting += [(a + 1, b), (a - 1, b), (a, b + 1), (a, b - 1)]
-  return regions
-
-
-@pytest.mark.parametrize("density", [0.3, 0.55, 0.7, 1.0])
-def test_regions_are_those_of_flooding(density):
-  rng = np.random.default_rng(0)
-  for shape in [(1, 9), (9, 1), (17, 23)]:
-    mask = rng.random(shape) < density
-    found, expected = connected_regions(mask), _flooded(mask)
-    assert ((found > 0) == mask).all()
-    # The same partition, whatever the numbers.
-    pairs = set(zip(found[mask], expected[mask], strict=True))
-    assert len(pairs) == found.max() == expected.max()
-
-
-def test_no_region_in_an_empty_mask():
-  assert not connected_regions(np.zeros((4, 5), bool)).any()
 
 
 def _rand_by_pairs(truth, prediction):
