@@ -1,0 +1,94 @@
+"""segmentation_models_pytorch (0.3 to 0.6).
+
+Unet on ResNets and VGGs, DeepLabV3 and DeepLabV3Plus on ResNets. What no field
+of ours can bring about is refused, see `sources`: its PSPNet, and its encoders
+that hand over other maps than ours.
+"""
+
+from typing import Any
+
+from jaxseg.models.deeplab_v3 import DeepLabV3
+from jaxseg.models.deeplab_v3plus import DeepLabV3Plus
+from jaxseg.models.unet_backbone import UNetBackbone
+from jaxseg.weights.segmentation.parts import aspp, in_backbone
+from jaxseg.weights.tables import Table, conv_norm
+
+# The backbone's fields are those that the network's own default lacks.
+_RESNET = {"stem": "conv7", "contract_dilation": False}
+FIELDS: dict[str, dict[str, Any]] = {
+  "unet_backbone": {},
+  "deeplab_v3": {
+    "variant": "torchvision",
+    "auxiliary": False,
+    "align_corners": True,
+    "backbone": {**_RESNET, "output_stride": 8},
+  },
+  "deeplab_v3plus": {
+    "rates": (12, 24, 36),
+    "norm_between": False,
+    "aspp_conv": True,
+    "decoder_convs": 1,
+    "dropout_rate": 0.5,
+    "backbone": {**_RESNET, "output_stride": 16},
+  },
+}
+
+
+def unet_backbone(network: UNetBackbone) -> Table:
+  """Five blocks, the coarsest first; a centre for VGG."""
+  head = {
+    **conv_norm(
+      r"up(\d)_conv(\d)",
+      lambda level, i: f"decoder.blocks.{4 - level}.conv{i}.0",
+      lambda level, i: f"decoder.blocks.{4 - level}.conv{i}.1",
+    ),
+    **conv_norm(
+      r"centre_conv(\d)",
+      lambda i: f"decoder.center.{i - 1}.0",
+      lambda i: f"decoder.center.{i - 1}.1",
+    ),
+    "classifier": "segmentation_head.0",
+  }
+  return in_backbone(network, "encoder.", head)
+
+
+def deeplab_v3(network: DeepLabV3) -> Table:
+  """Names of 0.4 on; before, the decoder was a sequence."""
+  head = {
+    **aspp("decoder.aspp", "plain"),
+    **conv_norm("conv", "decoder.conv", "decoder.bn"),
+    "classifier": "segmentation_head.0",
+  }
+  older = (
+    (r"^decoder\.0\.", "decoder.aspp."),
+    (r"^decoder\.1\.", "decoder.conv."),
+    (r"^decoder\.2\.", "decoder.bn."),
+  )
+  return in_backbone(network, "encoder.", head, renamed=older)
+
+
+def deeplab_v3plus(network: DeepLabV3Plus) -> Table:
+  """Separable convolutions with one norm."""
+
+  def separable(ours, theirs, norm):
+    return {
+      f"{ours}/depthwise/conv": f"{theirs}.0",
+      f"{ours}/pointwise/conv": f"{theirs}.1",
+      f"{ours}/pointwise/norm": norm,
+    }
+
+  head = {
+    **aspp("decoder.aspp.0", "separable"),
+    **separable("aspp_conv", "decoder.aspp.1", "decoder.aspp.2"),
+    **conv_norm("low_level", "decoder.block1.0", "decoder.block1.1"),
+    **separable("decoder1", "decoder.block2.0", "decoder.block2.1"),
+    "classifier": "segmentation_head.0",
+  }
+  return in_backbone(network, "encoder.", head)
+
+
+TABLES = {
+  UNetBackbone: unet_backbone,
+  DeepLabV3: deeplab_v3,
+  DeepLabV3Plus: deeplab_v3plus,
+}
