@@ -24,6 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
       dict(name="classifier", backbone=dict(name="resnet50"))
     )
   c.task = "classification"
+  c.eval.rand = False
   c.optimizer.update(learning_rate=0.1)
   c.schedule.update(name="step", step_fractions=(1 / 3, 2 / 3))
   c.train.update(steps=30_000, batch_size=32, eval_every=1000)

@@ -122,6 +122,7 @@ def base() -> ConfigDict:
   evaluation.flip = False  # average with the mirrored input
   evaluation.dropout_samples = 0  # networks drawn by dropout, averaged; 0 = off
   evaluation.crf = ""  # dense CRF: "deeplab_v2,iterations=5"; "" = none
+  evaluation.rand = False  # Rand F-score of cells, all classes but 0
   evaluation.absent = "skip"  # class in neither truth nor prediction
 
   # How arrays are computed.
@@ -157,6 +158,7 @@ def isbi_em(c: ConfigDict) -> None:
   """Membranes in electron microscopy (ISBI challenge 2012), 24 + 6 slices."""
   c.data.update(name="isbi_em", canvas=(512, 512), label_map="{255: 1}")
   c.augment.update(crop=(384, 384))
+  c.eval.rand = True
 
 
 DATA_PRESETS = {

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxseg import losses, metrics, sharding
-from jaxseg.evaluation import inference
+from jaxseg.evaluation import inference, rand_score
 from jaxseg.image_label import largest_class
 
 Scores = dict[str, Any]
@@ -39,7 +39,8 @@ def make_eval_step(
     A function of (variables, batch) to `confusion` int32 [k, k], and
     `loss_sum`, `loss_weight`: the negative log-likelihood over valid pixels,
     without class weights, smoothing or auxiliary heads, so that runs which
-    train with different losses can be compared.
+    train with different losses can be compared. With `eval.rand` also
+    `rand_f` [t] and `sections`, see `rand_score.rand_f_scores`.
   """
   predict_logits = inference.make_predict_logits(model, config, mesh)
   num_classes = len(config.data.class_names)
@@ -61,11 +62,18 @@ def make_eval_step(
       num_classes=num_classes,
       ignore_label=ignore_label,
     )
-    return {
+    counts = {
       "confusion": confusion,
       "loss_sum": loss_sum,
       "loss_weight": loss_weight,
     }
+    if config.eval.rand:
+      counts["rand_f"], counts["sections"] = rand_score.rand_f_scores(
+        label,
+        1 - jax.nn.softmax(logits)[..., 0],
+        ignore_label=ignore_label,
+      )
+    return counts
 
   whole = None if mesh is None else sharding.replicated(mesh)
   return jax.jit(eval_step, out_shardings=whole)
@@ -98,11 +106,13 @@ def evaluate(
     `loss`, `miou`, `pixel_accuracy`, `mean_accuracy`, `mean_dice` and
     `frequency_weighted_iou`; `iou/<class>`, `accuracy/<class>` and
     `share/<class>` (of the true pixels) for each class; NaN where undefined.
-    And the int64 `confusion` matrix [k, k].
+    And the int64 `confusion` matrix [k, k]. With `eval.rand` the best
+    `rand_f`, averaged over the sections, and its `rand_threshold`.
   """
   classes = len(class_names)
   confusion = np.zeros((classes, classes), np.int64)
   loss_sum = loss_weight = 0.0
+  rand_f = sections = 0.0
   bar = tqdm(
     batches,
     desc="evaluate",
@@ -117,6 +127,9 @@ def evaluate(
     confusion += np.asarray(counts["confusion"])
     loss_sum += float(counts["loss_sum"])
     loss_weight += float(counts["loss_weight"])
+    if "rand_f" in counts:
+      rand_f = rand_f + np.asarray(counts["rand_f"], float)
+      sections += float(counts["sections"])
   scores = metrics.scores(confusion, absent=absent)
   share = confusion.sum(axis=1) / max(confusion.sum(), 1)
   per_class = {
@@ -125,6 +138,10 @@ def evaluate(
     "share": share,
   }
   scores.pop("dice")
+  if sections:
+    best = int(np.argmax(rand_f))
+    scores["rand_f"] = float(rand_f[best] / sections)
+    scores["rand_threshold"] = rand_score.THRESHOLDS[best]
   return {
     "loss": loss_sum / loss_weight if loss_weight else float("nan"),
     **scores,
@@ -163,10 +180,13 @@ def flat(scores: Scores) -> dict[str, float]:
 
 def headline(scores: Scores) -> str:
   """The one line that a progress bar has room for."""
-  return (
+  line = (
     f"mIoU {scores['miou']:.4f}, pixel accuracy "
     f"{scores['pixel_accuracy']:.4f}, loss {scores['loss']:.4f}"
   )
+  if "rand_f" in scores:
+    line += f", Rand F {scores['rand_f']:.4f}"
+  return line
 
 
 def format_table(scores: Scores, class_names: Sequence[str]) -> str:
@@ -190,6 +210,11 @@ def format_table(scores: Scores, class_names: Sequence[str]) -> str:
     _percent(scores["pixel_accuracy"]),
     "",
   ]
+  overall = f"mIoU {scores['miou']:.4f}   loss {scores['loss']:.4f}"
+  if "rand_f" in scores:
+    overall += (
+      f"   Rand F {scores['rand_f']:.4f}, cut at {scores['rand_threshold']}"
+    )
   return "\n".join(
     [
       line("class", [f"{head} %" for head in heads]),
@@ -198,7 +223,7 @@ def format_table(scores: Scores, class_names: Sequence[str]) -> str:
       rule,
       line("mean over classes", means),
       line("mean over pixels", pixels),
-      f"mIoU {scores['miou']:.4f}   loss {scores['loss']:.4f}",
+      overall,
     ]
   )
 

@@ -9,6 +9,7 @@ import pytest
 from jaxseg import config as configs
 from jaxseg import sharding
 from jaxseg.evaluation import evaluate
+from jaxseg.evaluation.rand_score import THRESHOLDS, rand_f_scores
 
 NAMES = ("sky", "road", "tree", "nowhere")
 IGNORE = 255
@@ -106,6 +107,33 @@ def test_any_batch_size_gives_the_plain_evaluation(batch_size):
   np.testing.assert_array_equal(scores["confusion"], expected["confusion"])
   for key, value in expected.items():
     np.testing.assert_allclose(scores[key], value, rtol=1e-5, err_msg=key)
+
+
+def test_rand_score_is_the_mean_over_the_images_at_the_best_threshold():
+  c, model, variables = setup()
+  c.eval.rand = True
+  image, label = split()
+  scores = evaluate.evaluate(
+    evaluate.make_eval_step(model, c),
+    variables,
+    batches(image, label, 4),
+    class_names=NAMES,
+    progress=False,
+  )
+  logits = model.apply(
+    variables, jnp.asarray((image / 255 - 0.5) / 0.25), train=False
+  )["logits"]
+  each = [
+    rand_f_scores(x[None], y[None], ignore_label=IGNORE)[0]
+    for x, y in zip(
+      jnp.asarray(label), 1 - jax.nn.softmax(logits)[..., 0], strict=True
+    )
+  ]
+  mean = np.mean(each, axis=0)
+  np.testing.assert_allclose(scores["rand_f"], mean.max(), rtol=1e-5)
+  assert scores["rand_threshold"] == THRESHOLDS[mean.argmax()]
+  assert f"Rand F {mean.max():.4f}" in evaluate.headline(scores)
+  assert "Rand F" in evaluate.format_table(scores, NAMES).splitlines()[-1]
 
 
 def test_a_mesh_changes_nothing():
