@@ -8,8 +8,6 @@ heart (augmentation, averaging) is off. By hand:
 """
 
 import functools
-import importlib.util
-from pathlib import Path
 import sys
 import time
 
@@ -17,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from config_files import load_config
 from jaxseg import data, metrics
 from jaxseg.data import shapes
 from jaxseg.evaluation.inference import make_predict
@@ -27,15 +26,6 @@ SCENES = (87, 155, 159, 297)
 STEPS = 200
 LOOK_EVERY = 40
 ENOUGH = 0.97  # stop there
-
-
-def load_config(name: str, arg: str):
-  """`get_config(arg)` of configs/NAME.py."""
-  path = Path(__file__).parents[2] / "configs" / f"{name}.py"
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(arg)
 
 
 def overfit(name: str, steps: int = STEPS, **model_fields) -> float:

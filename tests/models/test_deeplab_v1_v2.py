@@ -1,8 +1,6 @@
 """DeepLab v1 and v2: published counts, sizes, fields, and their arithmetic."""
 
 import functools
-import importlib.util
-from pathlib import Path
 
 from flax import traverse_util
 import jax
@@ -12,12 +10,7 @@ import pytest
 
 from jaxseg import models
 from jaxseg.models.deeplab_v2 import scaled_size
-
-_spec = importlib.util.spec_from_file_location(
-  "receptive_field", Path(__file__).with_name("receptive_field.py")
-)
-receptive_field = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(receptive_field)
+import receptive_field
 
 FOV_7X7 = dict(kernel_size=7, dilation=4, features=4096)
 FOV_4X4 = dict(kernel_size=4, dilation=4, features=4096)

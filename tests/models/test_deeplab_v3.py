@@ -1,8 +1,6 @@
 """DeepLab v3: published counts, sizes, dilations, and what its fields do."""
 
 import functools
-import importlib.util
-from pathlib import Path
 
 from flax import traverse_util
 import flax.linen as nn
@@ -11,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from config_files import load_config
 from jaxseg import models
 from jaxseg.errors import UserError
 from jaxseg.layers.atrous_pyramid import (
@@ -219,17 +218,11 @@ def test_separable_weights():
   assert list(count.values()) == [542_720, 4_718_592]
 
 
-def _config(arg):
-  path = Path(__file__).parents[2] / "configs/deeplab_v3.py"
-  spec = importlib.util.spec_from_file_location("deeplab_v3_config", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(arg)
-
-
 def test_the_two_stages_are_the_papers():
   """Sec. 4.1: 0.007 at 16, then 0.001 at 8 with frozen statistics."""
-  first, second = _config("camvid"), _config("camvid,finetune")
+  first, second = (
+    load_config("deeplab_v3", arg) for arg in ("camvid", "camvid,finetune")
+  )
   assert first.model.backbone.output_stride == 16
   assert not first.norm.frozen and first.norm.momentum == 0.9997
   assert first.optimizer.learning_rate == 0.007

@@ -1,8 +1,6 @@
 """DilatedNet: published counts, sizes and fields; contexts that do nothing."""
 
 import functools
-import importlib.util
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -14,6 +12,7 @@ from jaxseg import backbones, models, weights
 from jaxseg.errors import UserError
 from jaxseg.layers.dense_conv import DenseConvHead
 from jaxseg.models import dilatednet
+import receptive_field
 
 # By layer arithmetic: the front end has FCN-32s's layers; a basic context has
 # 9 C^2 + C in each 3x3 layer and C^2 + C in the last.
@@ -44,14 +43,6 @@ def _shapes(model, size):
   run = functools.partial(model.init_with_output, train=False)
   image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
   return jax.eval_shape(run, jax.random.key(0), image)
-
-
-def _measure():
-  path = Path(__file__).with_name("receptive_field.py")
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.measure
 
 
 def _quick(f):
@@ -112,7 +103,8 @@ def test_receptive_field_of_the_front_end():
     features=4,
     backbone={"name": "vgg16", "width": 4},
   )
-  assert _measure()(model, 420, layer="score", draws=3) == (380, 8)
+  measured = receptive_field.measure(model, 420, layer="score", draws=3)
+  assert measured == (380, 8)
 
 
 @pytest.mark.parametrize(("layers", "field"), [(7, 35), (8, 67), (10, 259)])
@@ -120,7 +112,8 @@ def test_receptive_field_of_the_contexts(layers, field):
   """1 + 2 d for each dilation d: 1 1 2 4 8 1, then 16, then 32 and 64."""
   dilations = dilatednet.DILATIONS[layers]
   context = dilatednet.Context(dilations, (1,) * len(dilations))
-  assert _measure()(context, field + 9, draws=1, channels=2) == (field, 1)
+  measured = receptive_field.measure(context, field + 9, draws=1, channels=2)
+  assert measured == (field, 1)
 
 
 def test_basic_context_begins_as_the_identity():

@@ -1,8 +1,6 @@
 """FCN: published counts, sizes, crops and fields; the prototxts in torch."""
 
 import functools
-import importlib.util
-from pathlib import Path
 
 from flax import traverse_util
 import jax
@@ -10,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from config_files import load_config
 from jaxseg import models, weights
 from jaxseg.backbones import geometry
 from jaxseg.errors import UserError
 from jaxseg.models import fcn
-
-HERE = Path(__file__).parent
+import receptive_field
 
 # By arithmetic from the layer lists: trunk 14,714,688, fc6 and fc7
 # 119,545,856, scores 4097 C, 513 C and 257 C.
@@ -50,13 +48,6 @@ TINY_ALEXNET = {
   "backbone": {"name": "caffenet", "widths": (4, 4, 4, 4, 4)},
   "head_features": 8,
 }
-
-
-def _load(path):
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
 
 
 def _create(name, num_classes=5, **fields):
@@ -249,8 +240,9 @@ def test_at_once_scales_what_the_skips_score():
   ("name", "side", "field"), [("fcn_32s", 470, 404), ("fcn_alexnet", 420, 355)]
 )
 def test_receptive_field_of_fc7(name, side, field):
-  measure = _load(HERE / "receptive_field.py").measure
-  assert measure(_create(name), side, layer="head", draws=3) == (field, 32)
+  model = _create(name)
+  measured = receptive_field.measure(model, side, layer="head", draws=3)
+  assert measured == (field, 32)
 
 
 @pytest.mark.parametrize("learned", ["none", "intermediate", "all"])
@@ -266,10 +258,8 @@ def test_stages_start_from_one_another(learned, tmp_path, capsys):
       )
     )
     if previous is not None:
-      config = _load(HERE.parents[1] / f"configs/{name}.py").get_config()
-      variables = weights.initialise(
-        model, fresh, model=str(path), skip=config.init.skip
-      )
+      skip = load_config(name).init.skip
+      variables = weights.initialise(model, fresh, model=str(path), skip=skip)
       assert jax.tree.structure(variables) == jax.tree.structure(fresh)
       for part, value in variables["params"].items():
         source = fresh if part in ADDED[name] else previous

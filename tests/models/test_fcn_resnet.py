@@ -1,8 +1,6 @@
 """FCN-ResNet: torchvision's counts, logits and gradients."""
 
 import functools
-import importlib.util
-from pathlib import Path
 
 from flax import traverse_util
 import jax
@@ -11,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxseg import models, weights
+import parity_table as parity
 
-HERE = Path(__file__).parent
 CLASSES = 5
 # torchvision: layers -> without, with auxiliary head, at 21 classes.
 COUNTS = {50: (32_957_013, 35_322_218), 101: (51_949_141, 54_314_346)}
@@ -29,13 +27,6 @@ HEAD = {
   ("batch_stats", "conv", "norm", "var"): "1.running_var",
 }
 THEIRS = {"head": "classifier", "aux_head": "aux_classifier"}
-
-
-def _load(path):
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
 
 
 def _count(tree):
@@ -59,7 +50,7 @@ def test_parameter_counts_are_torchvisions(layers):
   assert (_count(without), _count(params)) == COUNTS[layers]
 
 
-def _original(parity):
+def _original():
   """torchvision's network, random, running statistics included."""
   import torch
 
@@ -119,9 +110,8 @@ def _ours(state):
 def test_equals_torchvision():
   """Logits within 1e-4, gradients within 1e-3 of the largest."""
   torch = pytest.importorskip("torch")
-  parity = _load(HERE.parent / "weights" / "parity_table.py")
   try:
-    original = _original(parity)
+    original = _original()
   except ImportError as error:
     pytest.skip(f"torchvision does not load: {error}")
   rng = np.random.default_rng(0)

@@ -1,8 +1,6 @@
 """What holds for every network in `MODELS` that labels pixels."""
 
 import functools
-import importlib.util
-from pathlib import Path
 import re
 
 from flax import traverse_util
@@ -11,14 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from config_files import load_config
 from jaxseg import data, models, sharding
 from jaxseg.training import setup, step
-
-_spec = importlib.util.spec_from_file_location(
-  "overfitting", Path(__file__).with_name("overfitting.py")
-)
-overfitting = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(overfitting)
+import overfitting
 
 NETWORKS = sorted(models.MODELS.keys() - {"classifier"})
 # Odd sides, even sides, and what each paper trains or scores at.
@@ -109,7 +103,7 @@ def test_every_parameter_moves_in_real_steps_on_eight_devices(name):
   Score layers that begin at zero hold back what lies before them for a step,
   and identity-initialised ones for no longer.
   """
-  config = overfitting.load_config(name, "shapes")
+  config = load_config(name, "shapes")
   config.data.loader = "resident"
   config.optimizer.update(
     name="sgd", momentum=0.0, weight_decay=0.0, learning_rate=0.1,

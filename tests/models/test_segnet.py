@@ -1,8 +1,6 @@
 """The SegNets: published counts and sizes, torch's arithmetic, Monte Carlo."""
 
 import functools
-import importlib.util
-from pathlib import Path
 
 from flax import traverse_util
 import flax.linen as nn
@@ -15,6 +13,7 @@ from jaxseg import models
 from jaxseg.errors import UserError
 from jaxseg.layers.pool import max_pool
 from jaxseg.models.segnet import monte_carlo
+import receptive_field
 
 # By arithmetic from the authors' prototxts; Basic without biases, the paper's.
 COUNTS = [
@@ -120,11 +119,7 @@ def test_any_image_is_taken(name, size):
 
 
 def test_receptive_field_of_basics_deepest_features():
-  path = Path(__file__).with_name("receptive_field.py")
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  field = module.measure(
+  field = receptive_field.measure(
     _create("segnet_basic"),
     160,
     layer="conv4",

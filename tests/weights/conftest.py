@@ -48,6 +48,15 @@ def state_dict() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
+def resnet18_file(tmp_path) -> str:
+  """A full-width ResNet-18 of two classes, zeros, under PyTorch's names."""
+  shapes = resnet18_shapes(64, 2)
+  path = tmp_path / "theirs.npz"
+  np.savez(path, **{n: np.zeros(s, np.float32) for n, s in shapes.items()})
+  return str(path)
+
+
+@pytest.fixture
 def classifier():
   """The network of `state_dict`."""
   return models.create("classifier", num_classes=CLASSES, backbone=SMALL)

@@ -125,10 +125,10 @@ def build_original(name: str):
   return model.eval()
 
 
-def random_image(count: int, dtype=np.float32) -> np.ndarray:
-  """Normal noise `[count, *SIZE, 3]`."""
+def random_image(count: int, dtype=np.float32, size=SIZE) -> np.ndarray:
+  """Normal noise `[count, *size, 3]`."""
   rng = np.random.default_rng(count)
-  return rng.standard_normal((count, *SIZE, 3)).astype(dtype)
+  return rng.standard_normal((count, *size, 3)).astype(dtype)
 
 
 def channels_first(image: np.ndarray):
@@ -138,8 +138,11 @@ def channels_first(image: np.ndarray):
   return torch.from_numpy(image.transpose(0, 3, 1, 2))
 
 
-def randomise(model) -> None:
-  """Random parameters and running statistics; no dropout."""
+def randomise(model, size=SIZE) -> None:
+  """Random parameters and running statistics; no dropout.
+
+  The statistics are those of an image of this size.
+  """
   import torch
 
   hooks = []
@@ -159,7 +162,8 @@ def randomise(model) -> None:
         module.p = 0.0
       elif type(module).__name__ == "StochasticDepth":
         module.p = 0.0
-  outputs_of(model, channels_first(random_image(1)), train=False)
+  image = channels_first(random_image(1, size=size))
+  outputs_of(model, image, train=False)
   for hook in hooks:
     hook.remove()
 

@@ -5,21 +5,15 @@ VainF's DeepLabV3 and V3+, and milesial's U-Net are written here from their
 descriptions, narrow, under the names their files have.
 """
 
-import importlib.util
-import pathlib
-
 import torch
 from torch import nn
 import torch.nn.functional as F
 
-_path = pathlib.Path(__file__).with_name("parity_table.py")
-_spec = importlib.util.spec_from_file_location("parity_table", _path)
-parity = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(parity)
-# Of the image that random statistics are drawn by: what smp can take.
-parity.SIZE = (64, 96)
+import parity_table as parity
 
 CLASSES = 5
+# Of the image that random statistics are drawn by: what smp can take.
+SIZE = (64, 96)
 LAYERS = (1, 1, 2, 2)
 
 
@@ -225,7 +219,7 @@ def smp_network(name, encoder="resnet18"):
 def randomised(original):
   """Random parameters and running statistics, evaluation mode, no dropout."""
   torch.manual_seed(0)
-  parity.randomise(original)
+  parity.randomise(original, SIZE)
   for module in original.modules():
     if isinstance(module, nn.Dropout2d):
       module.p = 0.0

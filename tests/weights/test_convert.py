@@ -1,25 +1,8 @@
 """python -m jaxseg convert."""
 
-import numpy as np
 import pytest
 
 from jaxseg import cli, weights
-
-
-@pytest.fixture
-def resnet18_file(tmp_path):
-  """A full-width ResNet-18 of two classes, zeros, under PyTorch's names."""
-  import importlib.util
-  import pathlib
-
-  path = pathlib.Path(__file__).with_name("conftest.py")
-  spec = importlib.util.spec_from_file_location("weights_conftest", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  shapes = module.resnet18_shapes(64, 2)
-  path = tmp_path / "theirs.npz"
-  np.savez(path, **{n: np.zeros(s, np.float32) for n, s in shapes.items()})
-  return str(path)
 
 
 def test_convert_writes_what_init_reads(resnet18_file, tmp_path, capsys):

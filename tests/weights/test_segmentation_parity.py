@@ -6,8 +6,6 @@ the file.
 """
 
 import functools
-import importlib.util
-import pathlib
 
 import flax.linen as nn
 import jax
@@ -17,15 +15,12 @@ import pytest
 
 from jaxseg import models, weights
 from jaxseg.weights import segmentation
+import parity_table as parity
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-_path = pathlib.Path(__file__).with_name("segmentation_originals.py")
-_spec = importlib.util.spec_from_file_location("originals", _path)
-originals = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(originals)
-parity = originals.parity
+import segmentation_originals as originals  # noqa: E402
 
 SHALLOW = {"name": "resnet50", "stage_sizes": originals.LAYERS}
 MILESIAL = {"features": (8, 16, 32, 64, 128)}

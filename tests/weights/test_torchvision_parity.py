@@ -5,18 +5,12 @@ Random weights everywhere, running statistics included, loaded through
 differences.
 """
 
-import importlib.util
-import pathlib
-
 import pytest
+
+import parity_table as parity
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
-
-_path = pathlib.Path(__file__).with_name("parity_table.py")
-_spec = importlib.util.spec_from_file_location("parity_table", _path)
-parity = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(parity)
 
 
 @pytest.fixture(params=parity.NETWORKS)
