@@ -10,6 +10,8 @@ from jaxseg import losses, models
 from jaxseg.backbones.efficientnet import MBConv
 from jaxseg.layers.conv import ConvNormAct
 from jaxseg.layers.squeeze_excite import SqueezeExcite
+from network_shapes import network_shapes
+from quick_jit import quick_jit
 
 SMALL = {
   "alexnet": {"name": "alexnet", "widths": (4, 4, 4, 4, 4)},
@@ -40,11 +42,6 @@ def examples(count, side, classes=4):
   rng = np.random.default_rng(0)
   image = rng.normal(size=(count, side, side, 3)).astype(np.float32)
   return jnp.asarray(image), jnp.asarray(rng.integers(0, classes, count))
-
-
-def quick_jit(f):
-  """Compiles fast, runs slowly."""
-  return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.mark.slow
@@ -128,13 +125,7 @@ def test_every_parameter_of_the_heads_gets_a_gradient(family):
 def test_bfloat16_keeps_float32_parameters_and_logits():
   for family in SMALL:
     model = create(family, dtype="bfloat16")
-    outputs, variables = jax.eval_shape(
-      lambda key, model=model: model.init_with_output(
-        key, jnp.zeros((1, 64, 64, 3)), train=False
-      ),
-      jax.random.key(0),
-    )
-    for leaf in jax.tree.leaves((outputs, variables)):
+    for leaf in jax.tree.leaves(network_shapes(model, (64, 64))):
       assert leaf.dtype == jnp.float32
 
 

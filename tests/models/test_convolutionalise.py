@@ -10,6 +10,9 @@ import pytest
 from jaxseg import models, weights
 from jaxseg.errors import UserError
 from jaxseg.models.convolutionalise import DenseView, convolutionalise
+from network_shapes import network_shapes
+from quick_jit import quick_jit
+from random_variables import he_positive
 
 FEATURES = 16
 CLASSES = 5
@@ -26,23 +29,9 @@ UNPADDED = {"name": "vgg16", "width": 2, "padding": 0, "pad_inner": False}
 
 
 def _random(module, side, seed=0):
-  """Random variables, drawn in NumPy, with running statistics of their own."""
-  shapes = jax.eval_shape(
-    lambda: module.init(
-      jax.random.key(0), jnp.zeros((1, side, side, 3)), train=False
-    )
-  )
-  rng = np.random.default_rng(seed)
-
-  def draw(leaf):
-    if leaf.ndim == 1:
-      return jnp.asarray(rng.uniform(0.2, 1, leaf.shape), leaf.dtype)
-    fan_in = np.prod(leaf.shape[:-1])
-    return jnp.asarray(
-      rng.standard_normal(leaf.shape) * (2 / fan_in) ** 0.5, leaf.dtype
-    )
-
-  return jax.tree.map(draw, shapes)
+  """Random variables, with running statistics of their own."""
+  _, shapes = network_shapes(module, (side, side))
+  return he_positive(shapes, low=0.2, high=1.0, seed=seed)
 
 
 def _pair(spec, side):
@@ -54,11 +43,7 @@ def _pair(spec, side):
 
 
 def _apply(module):
-  """Compiled in a hurry, since it runs once."""
-  return jax.jit(
-    lambda variables, image: module.apply(variables, image, train=False),
-    compiler_options={"xla_backend_optimization_level": 0},
-  )
+  return quick_jit(functools.partial(module.apply, train=False))
 
 
 def _view(classifier, kernel_size):
@@ -106,9 +91,8 @@ def test_one_pass_is_the_classifier_slid_over_the_image():
 
 def _flops(module, side):
   """What XLA counts, for VGG-16 at full width."""
+  outputs, variables = network_shapes(module, (side, side))
   image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-  run = functools.partial(module.init_with_output, train=False)
-  outputs, variables = jax.eval_shape(run, jax.random.key(0), image)
   apply = jax.jit(functools.partial(module.apply, train=False))
   cost = apply.lower(variables, image).cost_analysis()
   return outputs["logits"].shape, cost["flops"]

@@ -10,6 +10,9 @@ import pytest
 
 from jaxseg import models
 from jaxseg.errors import UserError
+from network_shapes import network_shapes, total_size
+from quick_jit import quick_jit
+from random_variables import lecun_normed
 
 TINY = {
   "backbone": {"name": "vgg16_bn", "width": 2},
@@ -24,31 +27,8 @@ def _create(num_classes=3, **fields):
   )
 
 
-def _shapes(model, size, **kwargs):
-  run = functools.partial(model.init_with_output, train=False, **kwargs)
-  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-  return jax.eval_shape(run, jax.random.key(0), image)
-
-
 def _random(model, size, dtype=np.float32):
-  """Kernels, shifts, scales and running statistics, drawn in NumPy."""
-  rng = np.random.default_rng(0)
-
-  def draw(path, leaf):
-    if path[-1].key in ("scale", "var"):
-      values = rng.uniform(0.5, 1.5, leaf.shape)
-    elif leaf.ndim == 1:
-      values = rng.normal(0.1, 0.2, leaf.shape)
-    else:
-      values = rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
-    return values.astype(dtype)
-
-  return jax.tree_util.tree_map_with_path(draw, _shapes(model, size)[1])
-
-
-def _quick(f):
-  """Compiles in a hurry, for what runs once."""
-  return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
+  return lecun_normed(network_shapes(model, size)[1], dtype)
 
 
 @pytest.mark.parametrize(
@@ -64,9 +44,8 @@ def _quick(f):
 )
 def test_published_parameter_counts(classes, fields, count):
   model = models.create("deconvnet", num_classes=classes, **fields)
-  _, variables = _shapes(model, (224, 224))
-  leaves = jax.tree.leaves(variables["params"])
-  assert sum(leaf.size for leaf in leaves) == count
+  _, variables = network_shapes(model, (224, 224))
+  assert total_size(variables["params"]) == count
   flat = traverse_util.flatten_dict(variables["params"], sep="/")
   # 13 convolutions, 2 dense layers, 14 deconvolutions.
   assert sum(path.endswith("norm/scale") for path in flat) == 29
@@ -75,7 +54,7 @@ def test_published_parameter_counts(classes, fields, count):
 def test_maps_have_the_published_sizes():
   """Down to one vector and up again, at 224x224."""
   model = models.create("deconvnet", num_classes=21)
-  _, variables = _shapes(model, (224, 224), capture_intermediates=True)
+  _, variables = network_shapes(model, (224, 224), capture_intermediates=True)
   seen = variables["intermediates"]
   pools = seen["backbone"]["__call__"][0]
   assert [pools[f"c{s}"].shape[1:] for s in range(1, 6)] == [
@@ -96,7 +75,7 @@ def test_maps_have_the_published_sizes():
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 250), (256, 321)])
 def test_any_image_is_taken(size):
-  outputs, _ = _shapes(models.create("deconvnet", num_classes=21), size)
+  outputs, _ = network_shapes(models.create("deconvnet", num_classes=21), size)
   assert outputs["logits"].shape == (1, *size, 21)
 
 
@@ -105,7 +84,7 @@ def test_a_small_image_is_filled_up_with_zeros():
   model = _create(backbone={**TINY["backbone"], "stage_sizes": (1,) * 5})
   image = jax.random.normal(jax.random.key(0), (1, 20, 25, 3))
   variables = _random(model, (20, 25))
-  apply = _quick(functools.partial(model.apply, train=False))
+  apply = quick_jit(functools.partial(model.apply, train=False))
   small = apply(variables, image)["logits"]
   filled = jnp.pad(image, ((0, 0), (0, 13), (0, 8), (0, 0)))
   np.testing.assert_allclose(
@@ -115,7 +94,7 @@ def test_a_small_image_is_filled_up_with_zeros():
 
 def test_a_backbone_without_maxima_is_refused():
   with pytest.raises(UserError, match="expected a VGG") as error:
-    _shapes(_create(backbone="resnet18"), (33, 33))
+    network_shapes(_create(backbone="resnet18"), (33, 33))
   assert "\n" not in str(error.value)
 
 
@@ -179,7 +158,9 @@ def test_logits_and_gradients_equal_torchs():
       logits = outputs["logits"]
       return jnp.sum(logits * pull), logits
 
-    grads, logits = _quick(jax.grad(project, has_aux=True))(variables["params"])
+    grads, logits = quick_jit(jax.grad(project, has_aux=True))(
+      variables["params"]
+    )
     grads = traverse_util.flatten_dict(jax.device_get(grads), sep="/")
     logits = np.asarray(logits)
   params = {

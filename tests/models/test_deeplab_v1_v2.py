@@ -10,6 +10,7 @@ import pytest
 
 from jaxseg import models
 from jaxseg.models.deeplab_v2 import scaled_size
+from network_shapes import network_shapes, total_size
 import receptive_field
 
 FOV_7X7 = dict(kernel_size=7, dilation=4, features=4096)
@@ -31,20 +32,13 @@ NARROW = dict(name="vgg16", width=4, stage_sizes=SIZES)
 
 def _shapes(name, size, num_classes=21, **fields):
   model = models.create(name, num_classes=num_classes, **fields)
-  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-  run = functools.partial(
-    model.init_with_output,
-    train=False,
-    capture_intermediates=True,
-    mutable=["params", "batch_stats", "intermediates"],
-  )
-  return jax.eval_shape(run, jax.random.key(0), image)
+  return network_shapes(model, size, capture_intermediates=True)
 
 
 @pytest.mark.parametrize(("name", "classes", "fields", "count"), COUNTS)
 def test_parameter_counts_are_published(name, classes, fields, count):
   _, variables = _shapes(name, (65, 65), classes, **fields)
-  assert sum(a.size for a in jax.tree.leaves(variables["params"])) == count
+  assert total_size(variables["params"]) == count
 
 
 def test_multi_scale_branches_add_640_features():
@@ -55,11 +49,7 @@ def test_multi_scale_branches_add_640_features():
   )
   early = sum(9 * c * 128 + 128 for c in (3, 64, 128, 256, 512))
   added = early + 5 * (128 * 128 + 128) + 640 * 21
-  count = [
-    sum(a.size for a in jax.tree.leaves(tree))
-    for tree in (with_branches, without)
-  ]
-  assert count[0] - count[1] == added
+  assert total_size(with_branches) - total_size(without) == added
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from jaxseg.layers.atrous_pyramid import (
   SeparableConvNormAct,
 )
 from jaxseg.layers.conv import ConvNormAct
+from network_shapes import network_shapes, total_size
+from quick_jit import quick_jit
 
 TORCHVISION = {"variant": "torchvision"}
 RESNET50 = {**TORCHVISION, "backbone": "resnet50"}
@@ -34,23 +36,12 @@ COUNTS = [
 ]
 # A block of each stage, and three where the grid has three rates.
 SHALLOW = {"name": "resnet50", "stage_sizes": (1, 1, 2, 3)}
-# Compiled for a single run.
-IN_A_HURRY = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
 SMALL = {"name": "resnet18", "width": 4, "stage_sizes": (1, 1, 1, 1)}
 
 
 def _shapes(size, num_classes=21, **fields):
   model = models.create("deeplab_v3", num_classes=num_classes, **fields)
-  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-  run = functools.partial(
-    model.init_with_output,
-    train=False,
-    capture_intermediates=True,
-    mutable=["params", "batch_stats", "intermediates"],
-  )
-  return jax.eval_shape(run, jax.random.key(0), image)
+  return network_shapes(model, size, capture_intermediates=True)
 
 
 def _dilations(fields) -> dict[str, int]:
@@ -68,16 +59,12 @@ def _dilations(fields) -> dict[str, int]:
   return seen
 
 
-def _count(tree) -> int:
-  return sum(a.size for a in jax.tree.leaves(tree))
-
-
 @pytest.mark.parametrize(("fields", "classes", "without", "count"), COUNTS)
 def test_parameter_counts_are_published(fields, classes, without, count):
   params = _shapes((65, 65), classes, **fields)[1]["params"]
-  assert _count(params) == count
+  assert total_size(params) == count
   params = {k: v for k, v in params.items() if k != "aux_head"}
-  assert _count(params) == without
+  assert total_size(params) == without
   if without != count and classes == 21:
     assert "aux_head" not in _shapes((65, 65), auxiliary=False, **{
       **fields, "backbone": SHALLOW
@@ -88,8 +75,8 @@ def test_the_cascade_adds_nine_bottlenecks():
   """Of 2048 and 512 features; the scores read 2048."""
   params = _shapes((65, 65), variant="cascade", backbone=SHALLOW)[1]["params"]
   bottleneck = 2 * 2048 * 512 + 9 * 512**2 + 2 * (512 + 512 + 2048)
-  assert _count(params["cascade"]) == 9 * bottleneck
-  assert _count(params["classifier"]) == 2049 * 21
+  assert total_size(params["cascade"]) == 9 * bottleneck
+  assert total_size(params["classifier"]) == 2049 * 21
   assert set(params) == {"backbone", "cascade", "classifier"}
 
 
@@ -166,11 +153,11 @@ def test_gradient_reaches_every_parameter(variant):
   rng = np.random.default_rng(0)
   image = jnp.asarray(rng.standard_normal((4, 33, 41, 3)), jnp.float32)
   pull = jnp.asarray(rng.standard_normal((4, 33, 41, 3)), jnp.float32)
-  variables = IN_A_HURRY(functools.partial(model.init, train=False))(
+  variables = quick_jit(functools.partial(model.init, train=False))(
     jax.random.key(1), image
   )
 
-  @IN_A_HURRY
+  @quick_jit
   @jax.grad
   def grad(params):
     outputs, _ = model.apply(
@@ -214,7 +201,7 @@ def test_separable_weights():
     tree = jax.eval_shape(
       functools.partial(kind.init, train=False), jax.random.key(0), x
     )
-    count[type(kind)] = sum(a.size for a in jax.tree.leaves(tree))
+    count[type(kind)] = total_size(tree)
   assert list(count.values()) == [542_720, 4_718_592]
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from jaxseg import models
+from network_shapes import network_shapes, total_size
+from quick_jit import quick_jit
 
 PLAIN = dict(
   separable_aspp=False, separable_decoder=False, decoder_convs=1,
@@ -37,10 +39,6 @@ MORE_COUNTS = [
   (SMP | _conv7("resnet101"), 21, 45_674_853),
 ]
 SHALLOW = {"name": "resnet50", "stage_sizes": (1, 1, 1, 1)}
-# Compiled for a single run.
-IN_A_HURRY = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
 SMALL = {
   "name": "resnet18", "width": 4, "stage_sizes": (1, 1, 1, 1), "stem": "conv7",
 }  # fmt: skip
@@ -48,18 +46,7 @@ SMALL = {
 
 def _shapes(size, num_classes=21, **fields):
   model = models.create("deeplab_v3plus", num_classes=num_classes, **fields)
-  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-  run = functools.partial(
-    model.init_with_output,
-    train=False,
-    capture_intermediates=True,
-    mutable=["params", "batch_stats", "intermediates"],
-  )
-  return jax.eval_shape(run, jax.random.key(0), image)
-
-
-def _count(tree) -> int:
-  return sum(a.size for a in jax.tree.leaves(tree))
+  return network_shapes(model, size, capture_intermediates=True)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +58,9 @@ def _count(tree) -> int:
 )
 def test_parameter_counts_are_published(fields, classes, count):
   _, variables = _shapes((65, 65), classes, **fields)
-  assert _count(variables["params"]) == count
+  assert total_size(variables["params"]) == count
   if not fields:
-    assert _count(variables["params"]["backbone"]) == 37_867_312
+    assert total_size(variables["params"]["backbone"]) == 37_867_312
 
 
 @pytest.mark.parametrize(("output_stride", "side"), [(16, 33), (8, 65)])
@@ -124,11 +111,11 @@ def test_gradient_reaches_every_parameter_and_the_skip(fields):
   rng = np.random.default_rng(0)
   image = jnp.asarray(rng.standard_normal((4, 33, 41, 3)), jnp.float32)
   pull = jnp.asarray(rng.standard_normal((4, 33, 41, 3)), jnp.float32)
-  variables = IN_A_HURRY(functools.partial(model.init, train=False))(
+  variables = quick_jit(functools.partial(model.init, train=False))(
     jax.random.key(1), image
   )
 
-  @IN_A_HURRY
+  @quick_jit
   @jax.grad
   def grad(params):
     outputs, _ = model.apply(

@@ -10,13 +10,11 @@ import pytest
 
 from jaxseg import models
 from jaxseg.errors import UserError
+from network_shapes import network_shapes, total_size
+from quick_jit import quick_jit
 
 TRUNK = 42_500_160  # torchvision's ResNet-101
 HEAD = (2048 * 1024 + 1024) + (1024 * 21 + 21)
-# Compiled for a single run.
-IN_A_HURRY = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
 SMALL = {"name": "resnet18", "width": 4, "stage_sizes": (1, 1, 1, 2)}
 
 
@@ -43,11 +41,8 @@ def test_parameter_counts(backbone, count):
   model = models.create("deformable_deeplab", num_classes=21, backbone={
     "name": "resnet101", **backbone
   })  # fmt: skip
-  image = jax.ShapeDtypeStruct((1, 65, 65, 3), jnp.float32)
-  params = jax.eval_shape(
-    functools.partial(model.init, train=False), jax.random.key(0), image
-  )["params"]
-  assert sum(a.size for a in jax.tree.leaves(params)) == count
+  params = network_shapes(model, (65, 65))[1]["params"]
+  assert total_size(params) == count
   offsets = {
     path.split("/")[1]: leaf.shape
     for path, leaf in traverse_util.flatten_dict(params, sep="/").items()
@@ -71,11 +66,11 @@ def _create(**backbone):
 
 def _init(model, image):
   init = functools.partial(model.init, train=False)
-  return IN_A_HURRY(init)(jax.random.key(1), image)
+  return quick_jit(init)(jax.random.key(1), image)
 
 
 def _apply(model, variables, image) -> np.ndarray:
-  apply = IN_A_HURRY(functools.partial(model.apply, train=False))
+  apply = quick_jit(functools.partial(model.apply, train=False))
   return np.asarray(apply(variables, image)["logits"])
 
 
@@ -102,7 +97,7 @@ def test_gradient_reaches_every_offset():
   pull = jnp.asarray(rng.standard_normal((2, 64, 96, 3)), jnp.float32)
   variables = _init(model, image)
 
-  @IN_A_HURRY
+  @quick_jit
   @jax.grad
   def grad(params):
     outputs, _ = model.apply(

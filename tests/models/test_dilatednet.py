@@ -4,7 +4,6 @@ import functools
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,6 +11,8 @@ from jaxseg import backbones, models, weights
 from jaxseg.errors import UserError
 from jaxseg.layers.dense_conv import DenseConvHead
 from jaxseg.models import dilatednet
+from network_shapes import network_shapes, total_size
+from quick_jit import quick_jit
 import receptive_field
 
 # By layer arithmetic: the front end has FCN-32s's layers; a basic context has
@@ -39,23 +40,11 @@ def _create(num_classes=3, **fields):
   )
 
 
-def _shapes(model, size):
-  run = functools.partial(model.init_with_output, train=False)
-  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-  return jax.eval_shape(run, jax.random.key(0), image)
-
-
-def _quick(f):
-  """Compiles in a hurry, for what runs once."""
-  return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
-
-
 @pytest.mark.parametrize(("classes", "fields", "count"), COUNTS)
 def test_published_parameter_counts(classes, fields, count):
   model = models.create("dilatednet", num_classes=classes, **fields)
-  _, variables = _shapes(model, (65, 97))
-  leaves = jax.tree.leaves(variables["params"])
-  assert sum(leaf.size for leaf in leaves) == count
+  _, variables = network_shapes(model, (65, 97))
+  assert total_size(variables["params"]) == count
 
 
 class FrontEnd(nn.Module):
@@ -80,7 +69,7 @@ class FrontEnd(nn.Module):
 )
 def test_published_sizes_of_the_front_end(side, scores):
   model = FrontEnd(backbones.create(dilatednet.BACKBONE))
-  output, _ = _shapes(model, (side, side))
+  output, _ = network_shapes(model, (side, side))
   assert output.shape == (1, scores, scores, 4096)
 
 
@@ -90,7 +79,7 @@ def test_margin_is_186():
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 200), (65, 97)])
 def test_any_image_is_taken(size):
-  outputs, _ = _shapes(models.create("dilatednet", num_classes=21), size)
+  outputs, _ = network_shapes(models.create("dilatednet", num_classes=21), size)
   assert outputs["logits"].shape == (1, *size, 21)
 
 
@@ -122,7 +111,7 @@ def test_basic_context_begins_as_the_identity():
     context = dilatednet.Context(dilations, (1,) * (layers - 1))
     scores = jax.random.uniform(jax.random.key(1), (2, 9, 12, 5))
     run = functools.partial(context.init_with_output, train=False)
-    y, _ = _quick(run)(jax.random.key(0), scores)
+    y, _ = quick_jit(run)(jax.random.key(0), scores)
     np.testing.assert_array_equal(y, scores)
 
 
@@ -133,7 +122,7 @@ def test_large_context_hands_every_class_on():
   product = np.eye(classes)
   for a, b in zip(sizes[:-1], sizes[1:], strict=True):
     init = dilatednet.identity_init(classes)
-    kernel = _quick(functools.partial(init, shape=(3, 3, a, b)))(
+    kernel = quick_jit(functools.partial(init, shape=(3, 3, a, b)))(
       jax.random.key(0)
     )
     expected = np.zeros((3, 3, a, b))
@@ -160,9 +149,9 @@ def test_scores_stand_on_every_eighth_pixel_of_a_mirrored_image():
   """Against the front end on an image that NumPy mirrored."""
   model = _create(context="none")
   image = np.random.default_rng(0).standard_normal((1, 17, 22, 3), np.float32)
-  init = _quick(functools.partial(model.init, train=False))
+  init = quick_jit(functools.partial(model.init, train=False))
   variables = init(jax.random.key(0), image)
-  logits = _quick(functools.partial(model.apply, train=False))(
+  logits = quick_jit(functools.partial(model.apply, train=False))(
     variables, image
   )["logits"]
   # (1 + 2 + 4 + 8 + 16) + 32: more than the image has.
@@ -172,7 +161,7 @@ def test_scores_stand_on_every_eighth_pixel_of_a_mirrored_image():
   mirrored = np.pad(image, [(0, 0), *pads, (0, 0)], mode="reflect")
   front = FrontEnd(model.backbone, features=4, kernel_size=3)
   parts = {k: variables["params"][k] for k in ("backbone", "head")}
-  x = _quick(functools.partial(front.apply, train=False))(
+  x = quick_jit(functools.partial(front.apply, train=False))(
     {"params": parts}, mirrored
   )
   score = variables["params"]["score"]
@@ -192,7 +181,9 @@ def test_joint_training_starts_from_the_front_end(tmp_path):
   front, joint = _create(context="none"), _create()
   image = jax.random.normal(jax.random.key(0), (1, 9, 9, 3))
   trained, fresh = (
-    _quick(functools.partial(model.init, train=False))(jax.random.key(i), image)
+    quick_jit(functools.partial(model.init, train=False))(
+      jax.random.key(i), image
+    )
     for i, model in enumerate((front, joint))
   )
   trained["params"]["score"]["bias"] += 1.0  # Positive scores, as is.
@@ -202,7 +193,7 @@ def test_joint_training_starts_from_the_front_end(tmp_path):
     joint, fresh, model=str(path), skip=("^context/",)
   )
   before, after = (
-    _quick(functools.partial(model.apply, train=False))(v, image)["logits"]
+    quick_jit(functools.partial(model.apply, train=False))(v, image)["logits"]
     for model, v in ((front, trained), (joint, variables))
   )
   assert before.min() > 0
@@ -221,6 +212,6 @@ def test_joint_training_starts_from_the_front_end(tmp_path):
 )
 def test_what_cannot_be_is_said_in_one_line(fields, words):
   with pytest.raises(UserError) as error:
-    _shapes(_create(**fields), (9, 9))
+    network_shapes(_create(**fields), (9, 9))
   assert all(word in str(error.value) for word in words), error.value
   assert "\n" not in str(error.value)

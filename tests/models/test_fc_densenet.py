@@ -12,6 +12,8 @@ from jaxseg import models
 from jaxseg.errors import UserError
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.models.fc_densenet import SeenNorm
+from network_shapes import network_shapes, total_size
+from random_variables import he_normed
 
 # Of the authors' code with 11 classes: trainable values, convolutions (the
 # number in the name), skips, and the stack behind each block from the bottom
@@ -42,14 +44,7 @@ DEEPER = dict(down_layers=(2, 1), bottleneck_layers=2)
 
 def _shapes(name, size, capture=False, **fields):
   model = models.create(name, num_classes=11, **fields)
-  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-  run = functools.partial(
-    model.init_with_output,
-    train=False,
-    capture_intermediates=capture,
-    mutable=["params", "batch_stats", "intermediates"],
-  )
-  return jax.eval_shape(run, jax.random.key(0), image)
+  return network_shapes(model, size, capture_intermediates=capture)
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -57,7 +52,7 @@ def test_published_counts_and_stacks(name):
   count, layers, skips, stacks = PAPER[name]
   _, variables = _shapes(name, (32, 32))
   params = variables["params"]
-  assert sum(a.size for a in jax.tree.leaves(params)) == count
+  assert total_size(params) == count
   flat = traverse_util.flatten_dict(params)
   assert sum(path[-1] == "kernel" for path in flat) == layers
   # What a transition reads is the stack, and so does a block's last layer,
@@ -100,20 +95,8 @@ def _network(**fields):
   model = models.create("fc_densenet56", num_classes=4, **{**NARROW, **fields})
   rng = np.random.default_rng(0)
   image = rng.standard_normal((3, 13, 18, 3)).astype(np.float32)
-  shapes = jax.eval_shape(
-    functools.partial(model.init, train=False),
-    jax.random.key(0),
-    jax.ShapeDtypeStruct(image.shape, jnp.float32),
-  )
-  flat = {}
-  for key, a in traverse_util.flatten_dict(shapes, sep="/").items():
-    noise = rng.standard_normal(a.shape)
-    if key.endswith(("/var", "/scale")):
-      noise = 1 + 0.3 * np.abs(noise)
-    else:
-      noise *= 0.3 if a.ndim == 1 else (2 / np.prod(a.shape[:3])) ** 0.5
-    flat[key] = jnp.asarray(noise, jnp.float32)
-  return model, traverse_util.unflatten_dict(flat, sep="/"), jnp.asarray(image)
+  _, shapes = network_shapes(model, image.shape[1:3])
+  return model, he_normed(shapes, rng, bias=0.3), jnp.asarray(image)
 
 
 def _logits(model, variables, image, **kwargs):

@@ -13,6 +13,9 @@ from jaxseg import models, weights
 from jaxseg.backbones import geometry
 from jaxseg.errors import UserError
 from jaxseg.models import fcn
+from network_shapes import network_shapes, total_size
+from quick_jit import quick_jit
+from random_variables import he_positive
 import receptive_field
 
 # By arithmetic from the layer lists: trunk 14,714,688, fc6 and fc7
@@ -55,30 +58,6 @@ def _create(name, num_classes=5, **fields):
   return models.create(name, num_classes=num_classes, **{**tiny, **fields})
 
 
-def _shapes(model, h, w, channels=3, **kwargs):
-  image = jax.ShapeDtypeStruct((1, h, w, channels), jnp.float32)
-  run = functools.partial(model.init_with_output, train=False, **kwargs)
-  return jax.eval_shape(run, jax.random.key(0), image)
-
-
-def _random(shapes, dtype=np.float32):
-  """He-normal kernels and small positive biases, drawn in NumPy."""
-  rng = np.random.default_rng(0)
-
-  def draw(leaf):
-    if leaf.ndim == 1:
-      return rng.uniform(0, 0.1, leaf.shape).astype(dtype)
-    scale = (2 / np.prod(leaf.shape[:-1])) ** 0.5
-    return (scale * rng.standard_normal(leaf.shape)).astype(dtype)
-
-  return jax.tree.map(draw, shapes)
-
-
-def _quick(f):
-  """Compiles in a hurry, for what runs once."""
-  return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
-
-
 @pytest.fixture
 def crops(monkeypatch):
   """Side before, offset and size of every crop that a network makes."""
@@ -94,18 +73,17 @@ def crops(monkeypatch):
 
 @pytest.mark.parametrize(("name", "classes"), COUNTS)
 def test_published_parameter_counts(name, classes):
-  _, variables = _shapes(models.create(name, num_classes=classes), 64, 64)
-  count = sum(a.size for a in jax.tree.leaves(variables["params"]))
-  assert count == COUNTS[name, classes]
+  model = models.create(name, num_classes=classes)
+  _, variables = network_shapes(model, (64, 64))
+  assert total_size(variables["params"]) == COUNTS[name, classes]
 
 
 def test_learned_upsampling_counts_its_kernels():
   """Dense kernels of C * C * k * k: 4, 4 and 16 in FCN-8s."""
   for which, kernels in (("intermediate", 32), ("all", 32 + 256)):
     model = models.create("fcn_8s", num_classes=21, learned_upsampling=which)
-    _, variables = _shapes(model, 64, 64)
-    count = sum(a.size for a in jax.tree.leaves(variables["params"]))
-    assert count == 134_362_751 + 21 * 21 * kernels
+    _, variables = network_shapes(model, (64, 64))
+    assert total_size(variables["params"]) == 134_362_751 + 21 * 21 * kernels
 
 
 @pytest.mark.parametrize("side", [500, 224, 333])
@@ -120,7 +98,7 @@ def test_learned_upsampling_counts_its_kernels():
   ],
 )
 def test_computed_crops_are_the_prototxts(name, offsets, side, crops):
-  _shapes(_create(name), side, side)
+  network_shapes(_create(name), (side, side))
   assert [start for _, start, _ in crops] == offsets
 
 
@@ -139,17 +117,12 @@ def test_maps_have_the_published_sizes(side, crops):
   for name, upsampled in scores.items():
     crops.clear()
     model = _create(name)
-    (_, seen), _ = (
-      _shapes(
-        model,
-        side,
-        side + 1,
-        capture_intermediates=lambda module, _: (
-          module.name in ("backbone", "fc6")
-        ),
-        mutable=["params", "intermediates"],
+    _, seen = network_shapes(
+      model,
+      (side, side + 1),
+      capture_intermediates=lambda module, _: (
+        module.name in ("backbone", "fc6")
       ),
-      None,
     )
     levels = seen["intermediates"]["backbone"]["__call__"][0]
     assert tuple(levels[f"c{i}"].shape[1] for i in range(1, 6)) == pools
@@ -160,7 +133,7 @@ def test_maps_have_the_published_sizes(side, crops):
 
 def test_crops_of_a_500_image(crops):
   """Sec. 2.1 of the table: 44 to 34 from 5, 88 to 70 from 9, 568 from 31."""
-  _shapes(_create("fcn_8s"), 500, 500)
+  network_shapes(_create("fcn_8s"), (500, 500))
   assert crops == [(44, 5, 34), (88, 9, 70), (568, 31, 500)]
 
 
@@ -169,7 +142,7 @@ def test_crops_of_a_500_image(crops):
   "name", ["fcn_32s", "fcn_16s", "fcn_8s", "fcn_alexnet"]
 )
 def test_any_image_is_taken(name, size):
-  outputs, _ = _shapes(_create(name), *size)
+  outputs, _ = network_shapes(_create(name), size)
   assert set(outputs) == {"logits"}
   assert outputs["logits"].shape == (1, *size, 5)
   assert outputs["logits"].dtype == jnp.float32
@@ -178,17 +151,16 @@ def test_any_image_is_taken(name, size):
 def test_four_channels_make_an_early_fusion():
   """RGB-D (Sec. 4.4 and Table 4): only conv1_1 differs, by 9 * 64."""
   model = models.create("fcn_32s", num_classes=40)
-  _, rgb = _shapes(model, 33, 47)
-  outputs, rgbd = _shapes(model, 33, 47, channels=4)
+  _, rgb = network_shapes(model, (33, 47))
+  outputs, rgbd = network_shapes(model, (33, 47), channels=4)
   assert outputs["logits"].shape == (1, 33, 47, 40)
-  counts = [sum(a.size for a in jax.tree.leaves(v)) for v in (rgb, rgbd)]
-  assert counts[1] - counts[0] == 9 * 64
+  assert total_size(rgbd) - total_size(rgb) == 9 * 64
 
 
 def test_scores_begin_at_zero():
   model = _create("fcn_8s")
   image = jax.random.normal(jax.random.key(1), (1, 9, 13, 3))
-  outputs, variables = _quick(
+  outputs, variables = quick_jit(
     functools.partial(model.init_with_output, train=False)
   )(jax.random.key(0), image)
   np.testing.assert_array_equal(outputs["logits"], 0)
@@ -202,8 +174,8 @@ def test_learned_upsampling_begins_as_the_fixed_one():
     _create("fcn_8s", learned_upsampling=which)
     for which in ("none", "intermediate")
   )
-  variables = _random(_shapes(fixed, 40, 33)[1])
-  fresh = _quick(functools.partial(learned.init, train=False))(
+  variables = he_positive(network_shapes(fixed, (40, 33))[1])
+  fresh = quick_jit(functools.partial(learned.init, train=False))(
     jax.random.key(0), image
   )
   added = {
@@ -211,7 +183,7 @@ def test_learned_upsampling_begins_as_the_fixed_one():
   }
   assert set(added) == {"upscore2", "upscore_pool4"}
   expected, y = (
-    _quick(functools.partial(model.apply, train=False))(v, image)["logits"]
+    quick_jit(functools.partial(model.apply, train=False))(v, image)["logits"]
     for model, v in (
       (fixed, variables),
       (learned, {"params": {**variables["params"], **added}}),
@@ -224,12 +196,12 @@ def test_at_once_scales_what_the_skips_score():
   """0.01 and 0.0001 on the maps are the same factors on the kernels."""
   image = np.random.default_rng(1).standard_normal((1, 20, 33, 3), np.float32)
   staged, at_once = _create("fcn_8s"), _create("fcn_8s_at_once")
-  variables = _random(_shapes(staged, 20, 33)[1])
+  variables = he_positive(network_shapes(staged, (20, 33))[1])
   scaled = jax.tree.map(np.copy, variables)
   scaled["params"]["score_pool4"]["kernel"] *= 0.01
   scaled["params"]["score_pool3"]["kernel"] *= 0.0001
   y, expected = (
-    _quick(functools.partial(model.apply, train=False))(v, image)["logits"]
+    quick_jit(functools.partial(model.apply, train=False))(v, image)["logits"]
     for model, v in ((at_once, variables), (staged, scaled))
   )
   np.testing.assert_allclose(y, expected, atol=1e-5 * np.abs(expected).max())
@@ -251,12 +223,7 @@ def test_stages_start_from_one_another(learned, tmp_path, capsys):
   previous = None
   for name in ("fcn_32s", "fcn_16s", "fcn_8s"):
     model = _create(name, learned_upsampling=learned)
-    image = jax.ShapeDtypeStruct((1, 9, 9, 3), jnp.float32)
-    fresh = _random(
-      jax.eval_shape(
-        functools.partial(model.init, train=False), jax.random.key(0), image
-      )
-    )
+    fresh = he_positive(network_shapes(model, (9, 9))[1])
     if previous is not None:
       skip = load_config(name).init.skip
       variables = weights.initialise(model, fresh, model=str(path), skip=skip)
@@ -274,7 +241,9 @@ def test_stages_start_from_one_another(learned, tmp_path, capsys):
 
 def test_the_next_stage_by_the_name_of_what_it_adds(tmp_path):
   stages = [_create(name) for name in ("fcn_32s", "fcn_16s")]
-  first, second = (_random(_shapes(model, 9, 9)[1]) for model in stages)
+  first, second = (
+    he_positive(network_shapes(model, (9, 9))[1]) for model in stages
+  )
   path = tmp_path / "first.npz"
   weights.save(path, first)
   weights.initialise(stages[1], second, model=str(path), skip=("score_pool4",))
@@ -307,7 +276,7 @@ def test_the_next_stage_by_the_name_of_what_it_adds(tmp_path):
 )
 def test_what_cannot_be_is_said_in_one_line(name, fields, names):
   with pytest.raises(UserError) as error:
-    _shapes(_create(name, **fields), 60, 60)
+    network_shapes(_create(name, **fields), (60, 60))
   assert all(part in str(error.value) for part in names), error.value
   assert "\n" not in str(error.value)
 
@@ -370,14 +339,16 @@ def test_equals_the_prototxt_in_torch(name, stride):
   pull = rng.standard_normal((1, 57, 70, 5))
   with jax.enable_x64():
     model = _create(name, dtype="float64", param_dtype="float64")
-    variables = _random(_shapes(model, 57, 70)[1], np.float64)
+    variables = he_positive(network_shapes(model, (57, 70))[1], np.float64)
 
     def project(params):
       outputs = model.apply({"params": params}, jnp.asarray(image), train=False)
       logits = outputs["logits"]
       return jnp.sum(logits * pull), logits
 
-    grads, logits = _quick(jax.grad(project, has_aux=True))(variables["params"])
+    grads, logits = quick_jit(jax.grad(project, has_aux=True))(
+      variables["params"]
+    )
     grads = traverse_util.flatten_dict(jax.device_get(grads), sep="/")
     logits = np.asarray(logits)
   params = {

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from jaxseg import models, weights
+from network_shapes import network_shapes, total_size
 import parity_table as parity
+from quick_jit import quick_jit
 
 CLASSES = 5
 # torchvision: layers -> without, with auxiliary head, at 21 classes.
@@ -29,25 +31,19 @@ HEAD = {
 THEIRS = {"head": "classifier", "aux_head": "aux_classifier"}
 
 
-def _count(tree):
-  return sum(a.size for a in jax.tree.leaves(tree))
-
-
 @pytest.mark.parametrize("layers", COUNTS)
 def test_parameter_counts_are_torchvisions(layers):
   model = models.create(
     "fcn_resnet", num_classes=21, backbone=f"resnet{layers}"
   )
-  image = jax.ShapeDtypeStruct((1, 65, 97, 3), jnp.float32)
-  run = functools.partial(model.init_with_output, train=False)
-  outputs, variables = jax.eval_shape(run, jax.random.key(0), image)
+  outputs, variables = network_shapes(model, (65, 97))
   assert {k: v.shape for k, v in outputs.items()} == {
     "logits": (1, 65, 97, 21),
     "aux_logits": (1, 65, 97, 21),
   }
   params = variables["params"]
   without = {k: v for k, v in params.items() if k != "aux_head"}
-  assert (_count(without), _count(params)) == COUNTS[layers]
+  assert (total_size(without), total_size(params)) == COUNTS[layers]
 
 
 def _original():
@@ -135,17 +131,13 @@ def test_equals_torchvision():
     model, variables = _ours(state)
     _, expected = _ours({**state, **slopes})
 
-    @functools.partial(
-      jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-    )
+    @quick_jit
+    @functools.partial(jax.grad, has_aux=True)
     def gradient(params):
-      def project(params):
-        outputs = model.apply(
-          {**variables, "params": params}, jnp.asarray(image), train=False
-        )
-        return sum(jnp.sum(outputs[k] * v) for k, v in pulls.items()), outputs
-
-      return jax.grad(project, has_aux=True)(params)
+      outputs = model.apply(
+        {**variables, "params": params}, jnp.asarray(image), train=False
+      )
+      return sum(jnp.sum(outputs[k] * v) for k, v in pulls.items()), outputs
 
     grads, outputs = jax.device_get(gradient(variables["params"]))
   for key, value in want.items():

@@ -17,15 +17,13 @@ from jaxseg.models.hypercolumn import (
   enlarge,
   places,
 )
+from network_shapes import network_shapes, total_size
+from quick_jit import quick_jit
+from random_variables import he_positive
 
 TRUNK = {"name": "caffenet", "widths": (4, 8, 8, 8, 8)}
 TINY = {"backbone": TRUNK, "head_features": 6}
 CLASSES = 3
-
-
-def _quick(f):
-  """Compiles in a hurry, for what runs once."""
-  return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def _image(*size):
@@ -33,22 +31,9 @@ def _image(*size):
   return jnp.asarray(rng.standard_normal((*size, 3)), jnp.float32)
 
 
-def _random(shapes):
-  """He-normal kernels and small positive biases, drawn in NumPy."""
-  rng = np.random.default_rng(0)
-
-  def draw(leaf):
-    if leaf.ndim == 1:
-      return jnp.asarray(rng.uniform(0, 0.1, leaf.shape), leaf.dtype)
-    scale = (2 / np.prod(leaf.shape[:-1])) ** 0.5
-    return jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype)
-
-  return jax.tree.map(draw, shapes)
-
-
 def _variables(model, *args):
   init = functools.partial(model.init, train=False)
-  return _random(jax.eval_shape(init, jax.random.key(0), *args))
+  return he_positive(jax.eval_shape(init, jax.random.key(0), *args))
 
 
 def _boxes_model(**fields):
@@ -59,17 +44,12 @@ def _boxes_model(**fields):
 def test_the_papers_column_has_4736_numbers():
   """256 of pool2, 384 of conv4 and 4096 of fc7, and one bias a class."""
   model = models.create("hypercolumn", num_classes=21)
-  image = jnp.zeros((1, 227, 227, 3))
-  variables = jax.eval_shape(
-    functools.partial(model.init, train=False), jax.random.key(0), image
-  )
-  params = variables["params"]
+  params = network_shapes(model, (227, 227))[1]["params"]
   scores = {k: v for k, v in params.items() if k.startswith("score_")}
   assert sum(v["kernel"].shape[2] for v in scores.values()) == 4736
-  assert sum(a.size for a in jax.tree.leaves(scores)) == 4737 * 21
+  assert total_size(scores) == 4737 * 21
   # fc6 6x6 on 256, and fc7.
-  head = sum(a.size for a in jax.tree.leaves(params["head"]))
-  assert head == (36 * 256 + 1) * 4096 + 4097 * 4096
+  assert total_size(params["head"]) == (36 * 256 + 1) * 4096 + 4097 * 4096
 
 
 @pytest.mark.parametrize("backbone", [TRUNK, {"name": "resnet18", "width": 4}])
@@ -86,7 +66,7 @@ def test_a_sum_over_layers_is_one_classifier_of_the_stack(backbone):
   image = _image(1, 65, 97)
   variables = _variables(model, image)
 
-  @_quick
+  @quick_jit
   def run(variables):
     outputs, seen = model.apply(
       variables,
@@ -147,10 +127,10 @@ def test_a_box_of_the_whole_image_is_the_whole_image():
   image = _image(2, 64, 64)
   variables = _variables(whole, image)
   boxes = jnp.asarray([[[0, 0, 64, 64]]] * 2, jnp.float32)
-  expected = _quick(functools.partial(whole.apply, train=False))(
+  expected = quick_jit(functools.partial(whole.apply, train=False))(
     variables, image
   )["logits"]
-  outputs = _quick(functools.partial(boxed.apply, train=False))(
+  outputs = quick_jit(functools.partial(boxed.apply, train=False))(
     variables, image, boxes
   )
   scale = np.abs(expected).max()
@@ -179,7 +159,7 @@ def test_each_pixel_blends_the_classifiers_around_it(grid_size):
     (grid_size, grid_size, CLASSES)
   )
   score["bias"] = jnp.asarray(bias.ravel(), jnp.float32)
-  outputs = _quick(functools.partial(model.apply, train=False))(
+  outputs = quick_jit(functools.partial(model.apply, train=False))(
     variables, image, boxes
   )
   assert outputs["heatmaps"].shape == (1, 2, 50, 50, CLASSES)
@@ -225,7 +205,7 @@ def test_boxes_are_differentiable_and_reach_every_parameter():
   )
   variables = _variables(model, image, boxes)
 
-  @_quick
+  @quick_jit
   @jax.grad
   def grad(params):
     outputs = model.apply(

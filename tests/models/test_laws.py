@@ -12,6 +12,7 @@ import pytest
 from config_files import load_config
 from jaxseg import data, models, sharding
 from jaxseg.training import setup, step
+from network_shapes import network_shapes
 import overfitting
 
 NETWORKS = sorted(models.MODELS.keys() - {"classifier"})
@@ -40,10 +41,7 @@ def _network(name: str, **fields):
 def _abstract(name, size, train=False, **fields):
   """Outputs and variables of the network as published, nothing computed."""
   model = _network(name, **fields)
-  keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-  image = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-  run = functools.partial(model.init_with_output, train=train)
-  return jax.eval_shape(run, keys, image)
+  return network_shapes(model, size, batch=2, train=train)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -14,6 +14,7 @@ from jaxseg.layers.conv import ConvNormAct
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.pool import adaptive_avg_pool
 from jaxseg.models.pspnet import Head, PyramidPooling, window_avg_pool
+from network_shapes import network_shapes, total_size
 
 # hszhao/semseg, model/pspnet.py: (layers, classes) -> without, with aux head.
 COUNTS = {
@@ -41,51 +42,40 @@ TINY = {
 LAYERS = (2, 2, 2, 2)
 
 
-def _count(tree) -> int:
-  return sum(a.size for a in jax.tree.leaves(tree))
-
-
 @functools.cache
 def _shapes(layers: int, num_classes: int, train: bool = False, dtype=None):
   model = models.create(
     "pspnet", num_classes=num_classes, backbone=f"resnet{layers}", dtype=dtype
   )
-  image = jax.ShapeDtypeStruct((1, 65, 65, 3), jnp.float32)
-  keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-  init = functools.partial(model.init_with_output, train=train)
-  return jax.eval_shape(init, keys, image)
+  return network_shapes(model, (65, 65), train=train)
 
 
 @pytest.mark.parametrize(("layers", "classes"), COUNTS)
 def test_parameter_counts_are_semsegs(layers, classes):
   params = _shapes(layers, classes)[1]["params"]
   without = {k: v for k, v in params.items() if k != "aux_head"}
-  assert (_count(without), _count(params)) == COUNTS[layers, classes]
+  assert (total_size(without), total_size(params)) == COUNTS[layers, classes]
 
 
 def test_parts_have_semsegs_counts():
   params = _shapes(50, 21)[1]["params"]
-  assert _count(params["backbone"]) == 23_631_808
-  assert _count(_shapes(101, 21)[1]["params"]["backbone"]) == 42_623_936
-  assert _count(params["pyramid"]) == 4_198_400
-  assert _count(params["head"]) == 18_886_165
+  assert total_size(params["backbone"]) == 23_631_808
+  assert total_size(_shapes(101, 21)[1]["params"]["backbone"]) == 42_623_936
+  assert total_size(params["pyramid"]) == 4_198_400
+  assert total_size(params["head"]) == 18_886_165
 
 
 @pytest.mark.parametrize("name", TRUNKS)
 def test_resnet_trunks_have_torchvisions_counts(name):
-  image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-  init = functools.partial(backbones.create(name).init, train=False)
-  variables = jax.eval_shape(init, jax.random.key(0), image)
-  counts = _count(variables["params"]), _count(variables["batch_stats"])
+  _, variables = network_shapes(backbones.create(name), (64, 64))
+  counts = total_size(variables["params"]), total_size(variables["batch_stats"])
   assert counts == TRUNKS[name]
 
 
 @pytest.mark.parametrize("size", [(473, 473), (713, 713), (38, 51), (1, 7)])
 def test_logits_have_the_size_of_the_image(size):
   model = models.create("pspnet", num_classes=21)
-  image = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-  run = functools.partial(model.init_with_output, train=False)
-  outputs, _ = jax.eval_shape(run, jax.random.key(0), image)
+  outputs, _ = network_shapes(model, size, batch=2)
   assert set(outputs) == {"logits", "aux_logits"}
   for value in outputs.values():
     assert value.shape == (2, *size, 21) and value.dtype == jnp.float32
@@ -103,9 +93,7 @@ def test_levels_of_a_473_crop(output_stride, sides):
   backbone = backbones.create(
     {"name": "resnet50", "output_stride": output_stride, "stem": "deep"}
   )
-  image = jax.ShapeDtypeStruct((1, 473, 473, 3), jnp.float32)
-  run = functools.partial(backbone.init_with_output, train=False)
-  levels, _ = jax.eval_shape(run, jax.random.key(0), image)
+  levels, _ = network_shapes(backbone, (473, 473))
   channels = (128, 256, 512, 1024, 2048)
   assert {k: v.shape for k, v in levels.items()} == {
     f"c{i}": (1, side, side, features)
@@ -210,9 +198,7 @@ def test_caffes_windows_at_other_sizes(height, width):
 def test_caffe_form_has_the_same_parameters():
   fields = {"pool_crop": 473, "channel_dropout": False}
   model = models.create("pspnet", num_classes=21, **fields)
-  image = jax.ShapeDtypeStruct((1, 473, 473, 3), jnp.float32)
-  run = functools.partial(model.init_with_output, train=False)
-  outputs, variables = jax.eval_shape(run, jax.random.key(0), image)
+  outputs, variables = network_shapes(model, (473, 473))
   assert outputs["logits"].shape == (1, 473, 473, 21)
   assert variables["params"] == _shapes(50, 21)[1]["params"]
 

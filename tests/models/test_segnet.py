@@ -13,6 +13,9 @@ from jaxseg import models
 from jaxseg.errors import UserError
 from jaxseg.layers.pool import max_pool
 from jaxseg.models.segnet import monte_carlo
+from network_shapes import network_shapes, total_size
+from quick_jit import quick_jit
+from random_variables import lecun_normed
 import receptive_field
 
 # By arithmetic from the authors' prototxts; Basic without biases, the paper's.
@@ -39,44 +42,20 @@ def _create(name, num_classes=3, **fields):
   )
 
 
-def _shapes(model, size, **kwargs):
-  run = functools.partial(model.init_with_output, train=False, **kwargs)
-  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-  return jax.eval_shape(run, jax.random.key(0), image)
-
-
 def _random(model, size, dtype=np.float32):
-  """Kernels, shifts, scales and running statistics, drawn in NumPy."""
-  rng = np.random.default_rng(0)
-
-  def draw(path, leaf):
-    if path[-1].key in ("scale", "var"):
-      values = rng.uniform(0.5, 1.5, leaf.shape)
-    elif leaf.ndim == 1:
-      values = rng.normal(0.1, 0.2, leaf.shape)
-    else:
-      values = rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
-    return values.astype(dtype)
-
-  return jax.tree_util.tree_map_with_path(draw, _shapes(model, size)[1])
-
-
-def _quick(f):
-  """Compiles in a hurry, for what runs once."""
-  return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
+  return lecun_normed(network_shapes(model, size)[1], dtype)
 
 
 @pytest.mark.parametrize(("name", "classes", "fields", "count"), COUNTS)
 def test_published_parameter_counts(name, classes, fields, count):
   model = models.create(name, num_classes=classes, **fields)
-  _, variables = _shapes(model, (64, 64))
-  leaves = jax.tree.leaves(variables["params"])
-  assert sum(leaf.size for leaf in leaves) == count
+  _, variables = network_shapes(model, (64, 64))
+  assert total_size(variables["params"]) == count
 
 
 def _maps(model, size):
   """Height, width and features of what every submodule returns."""
-  _, variables = _shapes(model, size, capture_intermediates=True)
+  _, variables = network_shapes(model, size, capture_intermediates=True)
   flat = traverse_util.flatten_dict(variables["intermediates"], sep="/")
   return {
     path.removesuffix("/__call__"): value[0].shape[1:]
@@ -114,7 +93,7 @@ def test_basic_has_four_levels_of_64_features():
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("size", [(1, 1), (5, 2), (33, 47)])
 def test_any_image_is_taken(name, size):
-  outputs, _ = _shapes(_create(name), size)
+  outputs, _ = network_shapes(_create(name), size)
   assert outputs["logits"].shape == (1, *size, 3)
 
 
@@ -131,7 +110,7 @@ def test_receptive_field_of_basics_deepest_features():
 @pytest.mark.parametrize("name", ["segnet", "segnet_basic"])
 def test_norms_begin_as_published(name):
   model = _create(name)
-  init = _quick(functools.partial(model.init, train=False))
+  init = quick_jit(functools.partial(model.init, train=False))
   variables = init(jax.random.key(0), jnp.ones((1, 1, 1, 3)))
   flat = traverse_util.flatten_dict(variables["params"], sep="/")
   norms = [path for path in flat if path.endswith("norm/bias")]
@@ -156,7 +135,7 @@ def _dropouts(model):
     return next_function(*args, **kwargs)
 
   with nn.intercept_methods(record):
-    _shapes(model, (9, 9))
+    network_shapes(model, (9, 9))
   return seen
 
 
@@ -182,13 +161,13 @@ def test_monte_carlo_is_mean_and_variance_over_keys(samples, at_once):
   image = jax.random.normal(jax.random.key(0), (2, 16, 19, 3))
   variables = _random(model, (16, 19))
   key = jax.random.key(5)
-  mean, variance = _quick(
+  mean, variance = quick_jit(
     functools.partial(
       monte_carlo, model, key=key, samples=samples, at_once=at_once
     )
   )(variables, image)
 
-  @_quick
+  @quick_jit
   def draw(key):
     return _frozen(model).apply(
       variables, image, train=True, rngs={"dropout": key}
@@ -207,7 +186,7 @@ def test_without_dropout_nothing_varies():
   image = 255 * jax.random.uniform(jax.random.key(0), (1, 9, 11, 3))
   variables = _random(model, (9, 11))
   run = functools.partial(monte_carlo, model, samples=2)
-  mean, variance = _quick(run)(variables, image, key=jax.random.key(0))
+  mean, variance = quick_jit(run)(variables, image, key=jax.random.key(0))
   logits = model.apply(variables, image, train=False)["logits"]
   np.testing.assert_allclose(mean, jax.nn.softmax(logits), atol=1e-5)
   np.testing.assert_allclose(variance, 0, atol=1e-9)
@@ -220,7 +199,7 @@ def test_without_dropout_nothing_varies():
 def test_a_backbone_without_maxima_is_refused(backbone):
   model = models.create("segnet", num_classes=3, backbone=backbone)
   with pytest.raises(UserError, match="expected a VGG") as error:
-    _shapes(model, (33, 33))
+    network_shapes(model, (33, 33))
   assert "\n" not in str(error.value)
 
 
@@ -306,7 +285,9 @@ def test_logits_and_gradients_equal_torchs(name, original):
       logits = outputs["logits"]
       return jnp.sum(logits * pull), logits
 
-    grads, logits = _quick(jax.grad(project, has_aux=True))(variables["params"])
+    grads, logits = quick_jit(jax.grad(project, has_aux=True))(
+      variables["params"]
+    )
     grads = traverse_util.flatten_dict(jax.device_get(grads), sep="/")
     logits = np.asarray(logits)
   params = {

@@ -11,6 +11,8 @@ import pytest
 from jaxseg import models
 from jaxseg.errors import UserError
 from jaxseg.models import unet
+from network_shapes import network_shapes, total_size
+from random_variables import he_normed
 
 SAME = {"norm": "batch", **unet.SAME}
 # (classes, channels, fields, parameters): of the authors' figure, ports of
@@ -47,18 +49,9 @@ NARROW = dict(features=(4, 6, 8), dropout_levels=(3,))
 
 def _shapes(name, size, *, classes=2, channels=3, capture=False, **fields):
   model = models.create(name, num_classes=classes, **fields)
-  image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
-  run = functools.partial(
-    model.init_with_output,
-    train=False,
-    capture_intermediates=capture,
-    mutable=["params", "batch_stats", "intermediates"],
+  return network_shapes(
+    model, size, channels=channels, capture_intermediates=capture
   )
-  return jax.eval_shape(run, jax.random.key(0), image)
-
-
-def _count(variables) -> int:
-  return sum(a.size for a in jax.tree.leaves(variables["params"]))
 
 
 @pytest.mark.parametrize(("classes", "channels", "fields", "count"), COUNTS)
@@ -66,7 +59,7 @@ def test_parameter_counts_are_published(classes, channels, fields, count):
   _, variables = _shapes(
     "unet", (16, 16), classes=classes, channels=channels, **fields
   )
-  assert _count(variables) == count
+  assert total_size(variables["params"]) == count
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -78,7 +71,7 @@ def test_parameter_counts_on_backbones(backbone):
     backbone=backbone,
     centre=backbone.startswith("vgg"),
   )
-  assert _count(variables) == BACKBONES[backbone]
+  assert total_size(variables["params"]) == BACKBONES[backbone]
   assert outputs["logits"].shape == (1, 65, 97, 1)
 
 
@@ -139,20 +132,8 @@ def _network(**fields):
   model = models.create("unet", num_classes=3, **{**NARROW, **fields})
   rng = np.random.default_rng(0)
   image = rng.standard_normal((2, 23, 30, 3)).astype(np.float32)
-  shapes = jax.eval_shape(
-    functools.partial(model.init, train=False),
-    jax.random.key(0),
-    jax.ShapeDtypeStruct(image.shape, jnp.float32),
-  )
-  flat = {}
-  for key, a in traverse_util.flatten_dict(shapes, sep="/").items():
-    noise = rng.standard_normal(a.shape)
-    if key.endswith(("/var", "/scale")):
-      noise = 1 + 0.3 * np.abs(noise)
-    else:
-      noise *= 0.1 if a.ndim == 1 else (2 / np.prod(a.shape[:3])) ** 0.5
-    flat[key] = jnp.asarray(noise, jnp.float32)
-  return model, traverse_util.unflatten_dict(flat, sep="/"), image
+  _, shapes = network_shapes(model, image.shape[1:3])
+  return model, he_normed(shapes, rng, bias=0.1), image
 
 
 def _apply(model, variables, image):
