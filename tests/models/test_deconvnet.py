@@ -13,6 +13,7 @@ from jaxseg.errors import UserError
 from network_shapes import network_shapes, total_size
 from quick_jit import quick_jit
 from random_variables import lecun_normed
+import torch_parity
 
 TINY = {
   "backbone": {"name": "vgg16_bn", "width": 2},
@@ -139,45 +140,11 @@ def _torch(params, image):
 @pytest.mark.torch
 def test_logits_and_gradients_equal_torchs():
   """In training and in float64, where no ReLU or maximum flips."""
-  torch = pytest.importorskip("torch")
   size = (75, 102)  # The fifth pool is 3x4, fc6 2x3.
-  rng = np.random.default_rng(1)
-  image = rng.standard_normal((2, *size, 3))
-  pull = rng.standard_normal((2, *size, 3))
+  image = np.random.default_rng(1).standard_normal((2, *size, 3))
   with jax.enable_x64():
     model = _create(dtype="float64", param_dtype="float64")
     variables = _random(model, size, np.float64)
-
-    def project(params):
-      outputs, _ = model.apply(
-        {**variables, "params": params},
-        jnp.asarray(image),
-        train=True,
-        mutable=["batch_stats"],
-      )
-      logits = outputs["logits"]
-      return jnp.sum(logits * pull), logits
-
-    grads, logits = quick_jit(jax.grad(project, has_aux=True))(
-      variables["params"]
+    torch_parity.assert_equal(
+      _torch, model, variables, image, train=True, floor=1e-3
     )
-    grads = traverse_util.flatten_dict(jax.device_get(grads), sep="/")
-    logits = np.asarray(logits)
-  params = {
-    key: torch.from_numpy(value).requires_grad_()
-    for key, value in traverse_util.flatten_dict(
-      variables["params"], sep="/"
-    ).items()
-  }
-  want = _torch(params, torch.from_numpy(image.transpose(0, 3, 1, 2)))
-  want = want.permute(0, 2, 3, 1)
-  (want * torch.from_numpy(pull)).sum().backward()
-  want = want.detach().numpy()
-  assert np.abs(logits - want).max() < 1e-4 * np.abs(want).max()
-  assert grads.keys() == params.keys()
-  expected = {key: value.grad.numpy() for key, value in params.items()}
-  # A bias before a norm has no gradient but what rounding leaves.
-  largest = max(np.abs(value).max() for value in expected.values())
-  for key, value in expected.items():
-    scale = max(np.abs(value).max(), 1e-3 * largest)
-    assert np.abs(grads[key] - value).max() < 1e-3 * scale, key

@@ -14,6 +14,7 @@ from jaxseg.layers.norm import BatchNorm
 from jaxseg.models.fc_densenet import SeenNorm
 from network_shapes import network_shapes, total_size
 from random_variables import he_normed
+import torch_parity
 
 # Of the authors' code with 11 classes: trainable values, convolutions (the
 # number in the name), skips, and the stack behind each block from the bottom
@@ -164,7 +165,7 @@ def test_the_norm_is_batch_norm_over_mapped_devices():
   np.testing.assert_allclose(halves.reshape(x.shape), want, atol=1e-5)
 
 
-def _torch_fc_densenet(x, flat, model):
+def _torch_fc_densenet(flat, x, model):
   """The network from its description, channels first."""
   torch = pytest.importorskip("torch")
   f = torch.nn.functional
@@ -212,32 +213,9 @@ def _torch_fc_densenet(x, flat, model):
 
 @pytest.mark.torch
 def test_logits_and_gradients_equal_torchs():
-  torch = pytest.importorskip("torch")
+  """The bias of a map that only norms read has a gradient of zero."""
   model, variables, image = _network(**DEEPER)
-  pull = np.random.default_rng(1).standard_normal((3, 13, 18, 4))
-  pull = pull.astype(np.float32)
-
-  def total(params):
-    tree = {**variables, "params": params}
-    logits = model.apply(tree, image, train=False)["logits"]
-    return jnp.sum(logits * pull), logits
-
-  grads, logits = jax.jit(jax.grad(total, has_aux=True))(variables["params"])
-  flat = {
-    key: torch.from_numpy(np.array(a)).requires_grad_()
-    for key, a in traverse_util.flatten_dict(
-      variables["params"], sep="/"
-    ).items()
-  }
-  x = torch.from_numpy(np.asarray(image).transpose(0, 3, 1, 2).copy())
-  want = _torch_fc_densenet(x, flat, model).permute(0, 2, 3, 1)
-  (want * torch.from_numpy(pull)).sum().backward()
-  want = want.detach().numpy()
-  assert np.abs(logits - want).max() < 1e-4 * np.abs(want).max()
-  grads = traverse_util.flatten_dict(grads, sep="/")
-  largest = max(float(np.abs(g).max()) for g in grads.values())
-  for key, got in grads.items():
-    theirs = flat[key].grad.numpy()
-    # The bias of a map that only norms read has a gradient of zero.
-    size = max(np.abs(theirs).max(), 1e-3 * largest)
-    assert np.abs(got - theirs).max() < 1e-3 * size, key
+  original = functools.partial(_torch_fc_densenet, model=model)
+  torch_parity.assert_equal(
+    original, model, variables, image, train=False, floor=1e-3
+  )

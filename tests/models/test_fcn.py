@@ -2,7 +2,6 @@
 
 import functools
 
-from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ from network_shapes import network_shapes, total_size
 from quick_jit import quick_jit
 from random_variables import he_positive
 import receptive_field
+import torch_parity
 
 # By arithmetic from the layer lists: trunk 14,714,688, fc6 and fc7
 # 119,545,856, scores 4097 C, 513 C and 257 C.
@@ -333,38 +333,10 @@ def _prototxt(params, image, stride):
 @pytest.mark.parametrize(("name", "stride"), [("fcn_32s", 32), ("fcn_8s", 8)])
 def test_equals_the_prototxt_in_torch(name, stride):
   """Logits and gradients; in float64, where no ReLU or maximum flips."""
-  torch = pytest.importorskip("torch")
-  rng = np.random.default_rng(2)
-  image = rng.standard_normal((1, 57, 70, 3))
-  pull = rng.standard_normal((1, 57, 70, 5))
+  image = np.random.default_rng(2).standard_normal((1, 57, 70, 3))
+  original = functools.partial(_prototxt, stride=stride)
   with jax.enable_x64():
     model = _create(name, dtype="float64", param_dtype="float64")
-    variables = he_positive(network_shapes(model, (57, 70))[1], np.float64)
-
-    def project(params):
-      outputs = model.apply({"params": params}, jnp.asarray(image), train=False)
-      logits = outputs["logits"]
-      return jnp.sum(logits * pull), logits
-
-    grads, logits = quick_jit(jax.grad(project, has_aux=True))(
-      variables["params"]
-    )
-    grads = traverse_util.flatten_dict(jax.device_get(grads), sep="/")
-    logits = np.asarray(logits)
-  params = {
-    key: torch.from_numpy(value).requires_grad_()
-    for key, value in traverse_util.flatten_dict(
-      variables["params"], sep="/"
-    ).items()
-  }
-  want = _prototxt(
-    params, torch.from_numpy(image.transpose(0, 3, 1, 2)), stride
-  ).permute(0, 2, 3, 1)
-  (want * torch.from_numpy(pull)).sum().backward()
-  want = want.detach().numpy()
-  assert np.abs(logits - want).max() < 1e-4 * np.abs(want).max()
-  assert grads.keys() == params.keys()
-  for key, value in params.items():
-    expected = value.grad.numpy()
-    error = np.abs(grads[key] - expected).max()
-    assert error < 1e-3 * np.abs(expected).max(), key
+    shapes = network_shapes(model, (57, 70))[1]
+    variables = he_positive(shapes, np.float64)
+    torch_parity.assert_equal(original, model, variables, image, train=False)

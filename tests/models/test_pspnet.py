@@ -2,7 +2,6 @@
 
 import functools
 
-from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +14,8 @@ from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.pool import adaptive_avg_pool
 from jaxseg.models.pspnet import Head, PyramidPooling, window_avg_pool
 from network_shapes import network_shapes, total_size
+from parity_table import channels_first, relative
+import torch_parity
 
 # hszhao/semseg, model/pspnet.py: (layers, classes) -> without, with aux head.
 COUNTS = {
@@ -243,13 +244,8 @@ def _semseg(image, variables, layers, train):
   """hszhao/semseg's PSPNet in PyTorch, on our variables by our names."""
   torch = pytest.importorskip("torch")
   f = torch.nn.functional
-  flat = {
-    key: torch.from_numpy(np.array(value))
-    for part in ("params", "batch_stats")
-    for key, value in traverse_util.flatten_dict(
-      variables[part], sep="/"
-    ).items()
-  }
+  flat = torch_parity.tensors(variables["params"])
+  flat |= torch_parity.tensors(variables["batch_stats"])
 
   def conv(x, name, stride=1, dilation=1, act=True):
     kernel = flat[f"{name}/conv/kernel"].permute(3, 2, 0, 1)
@@ -276,7 +272,7 @@ def _semseg(image, variables, layers, train):
   def resize(x, size):
     return f.interpolate(x, size, mode="bilinear", align_corners=True)
 
-  x = torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
+  x = channels_first(image)
   size = x.shape[2:]
   x = conv(x, "backbone/stem1", 2)
   x = conv(conv(x, "backbone/stem2"), "backbone/stem3")
@@ -329,5 +325,4 @@ def test_logits_equal_semsegs_in_torch(train):
   outputs, _ = jax.jit(apply)(variables, jnp.asarray(image))
   want = _semseg(image, variables, LAYERS, train)
   for key, value in want.items():
-    error = np.abs(outputs[key] - value).max()
-    assert error < 1e-4 * np.abs(value).max(), key
+    assert relative(outputs[key], value) < 1e-4, key

@@ -17,6 +17,7 @@ from network_shapes import network_shapes, total_size
 from quick_jit import quick_jit
 from random_variables import lecun_normed
 import receptive_field
+import torch_parity
 
 # By arithmetic from the authors' prototxts; Basic without biases, the paper's.
 COUNTS = [
@@ -266,45 +267,11 @@ def _torch_basic(params, image):
 )
 def test_logits_and_gradients_equal_torchs(name, original):
   """In training and in float64, where no ReLU or maximum flips."""
-  torch = pytest.importorskip("torch")
   size = (37, 46)
-  rng = np.random.default_rng(1)
-  image = 255 * rng.random((2, *size, 3))
-  pull = rng.standard_normal((2, *size, 3))
+  image = 255 * np.random.default_rng(1).random((2, *size, 3))
   with jax.enable_x64():
     model = _create(name, dtype="float64", param_dtype="float64")
     variables = _random(model, size, np.float64)
-
-    def project(params):
-      outputs, _ = model.apply(
-        {**variables, "params": params},
-        jnp.asarray(image),
-        train=True,
-        mutable=["batch_stats"],
-      )
-      logits = outputs["logits"]
-      return jnp.sum(logits * pull), logits
-
-    grads, logits = quick_jit(jax.grad(project, has_aux=True))(
-      variables["params"]
+    torch_parity.assert_equal(
+      original, model, variables, image, train=True, floor=1e-3
     )
-    grads = traverse_util.flatten_dict(jax.device_get(grads), sep="/")
-    logits = np.asarray(logits)
-  params = {
-    key: torch.from_numpy(value).requires_grad_()
-    for key, value in traverse_util.flatten_dict(
-      variables["params"], sep="/"
-    ).items()
-  }
-  want = original(params, torch.from_numpy(image.transpose(0, 3, 1, 2)))
-  want = want.permute(0, 2, 3, 1)
-  (want * torch.from_numpy(pull)).sum().backward()
-  want = want.detach().numpy()
-  assert np.abs(logits - want).max() < 1e-4 * np.abs(want).max()
-  assert grads.keys() == params.keys()
-  expected = {key: value.grad.numpy() for key, value in params.items()}
-  # A bias before a norm has no gradient but what rounding leaves.
-  largest = max(np.abs(value).max() for value in expected.values())
-  for key, value in expected.items():
-    scale = max(np.abs(value).max(), 1e-3 * largest)
-    assert np.abs(grads[key] - value).max() < 1e-3 * scale, key

@@ -267,30 +267,35 @@ def training_differences(name: str, original) -> tuple[float, float]:
     model, variables = convert(name, original.state_dict(), "float64")
     state = state_after_backward(original, image, projection)
     _, expected = convert(name, state, "float64")
-
-    # Run once, so compiled in a hurry.
-    @functools.partial(
-      jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-    )
-    def step(variables, image):
-      def loss(params):
-        with nn.intercept_methods(without_dropout):
-          outputs, updates = model.apply(
-            {**variables, "params": params},
-            image,
-            train=True,
-            mutable=["batch_stats"],
-          )
-        total = sum(jnp.sum(o * projection) for o in outputs.values())
-        return total, updates
-
-      return jax.grad(loss, has_aux=True)(variables["params"])
-
-    gradients, updates = jax.device_get(step(variables, image))
+    gradients, updates = train_gradients(model, variables, image, projection)
   return (
     largest_difference(gradients, expected["params"]),
     largest_difference(updates.get("batch_stats", {}), expected["batch_stats"]),
   )
+
+
+def train_gradients(model, variables, image, projection) -> tuple[dict, dict]:
+  """Of the projection of every output, and the updated running statistics."""
+
+  # Run once, so compiled in a hurry.
+  @functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+  )
+  def step(variables, image):
+    def loss(params):
+      with nn.intercept_methods(without_dropout):
+        outputs, updates = model.apply(
+          {**variables, "params": params},
+          image,
+          train=True,
+          mutable=["batch_stats"],
+        )
+      total = sum(jnp.sum(o * projection) for o in outputs.values())
+      return total, updates
+
+    return jax.grad(loss, has_aux=True)(variables["params"])
+
+  return jax.device_get(step(variables, image))
 
 
 def state_after_backward(original, image, projection) -> dict:
@@ -332,22 +337,27 @@ def count_values(original) -> dict:
   return counts
 
 
-def largest_difference(ours, theirs) -> float:
-  """Over all arrays; an array that ought to be zero is held to the others.
+def relative_by_path(ours, theirs, floor: float = 0.0) -> dict[str, float]:
+  """`relative` of each array; one that ought to be zero is held to the others.
 
-  A bias before a norm has no gradient but what rounding leaves.
+  A bias before a norm has no gradient but what rounding leaves: an array's
+  largest value counts as `floor` of the largest of all at least.
   """
   ours, theirs = files.flatten(ours), files.flatten(theirs)
   assert ours.keys() == theirs.keys()
-  scale = max((np.max(np.abs(v)) for v in theirs.values()), default=0)
-  differences = [
-    float(
-      np.max(np.abs(ours[key] - theirs[key]))
-      / max(np.max(np.abs(theirs[key])), 1e-2 * scale)
+  largest = max((np.max(np.abs(v)) for v in theirs.values()), default=0)
+  return {
+    path: float(
+      np.max(np.abs(ours[path] - value))
+      / max(np.max(np.abs(value)), floor * largest)
     )
-    for key in theirs
-  ]
-  return max(differences, default=0.0)
+    for path, value in theirs.items()
+  }
+
+
+def largest_difference(ours, theirs) -> float:
+  """Over all arrays."""
+  return max(relative_by_path(ours, theirs, 1e-2).values(), default=0.0)
 
 
 def row(name: str) -> str:

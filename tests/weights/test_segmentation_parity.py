@@ -7,9 +7,7 @@ the file.
 
 import functools
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -149,23 +147,5 @@ def test_gradients_equal_torchvisions(case):
   with jax.enable_x64():
     model, variables = build(name, source, original, dict(own), "float64")
     expected = weights.from_torch(model, {**state, **gradients}, source)
-
-    # Run once, so compiled in a hurry.
-    @functools.partial(
-      jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-    )
-    def gradient(variables, image):
-      def total(params):
-        with nn.intercept_methods(parity.without_dropout):
-          outputs, _ = model.apply(
-            {**variables, "params": params},
-            image,
-            train=True,
-            mutable=["batch_stats"],
-          )
-        return sum(jnp.sum(o * pull) for o in outputs.values())
-
-      return jax.grad(total)(variables["params"])
-
-    ours = jax.device_get(gradient(variables, image))
+    ours, _ = parity.train_gradients(model, variables, image, pull)
   assert parity.largest_difference(ours, expected["params"]) < 1e-3
