@@ -1,16 +1,17 @@
 """Deformable DeepLab: python train.py --config=configs/deformable_deeplab.py
 
 Dai et al. 2017. Data presets: `:shapes` (the default; narrow, minutes on two
-CPU cores), `:camvid`, `:folder`. `modulated` is deformable ConvNets v2, whose
-offsets learn ten times more slowly. `scratch` trains what the paper freezes
-as ImageNet left it (normalisation, stem and first stage): without `scratch`,
-give `--config.init.backbone=resnet101.npz
---config.init.skip='("offset",)'`.
+CPU cores), `:camvid`, `:folder`. `modulated` is deformable ConvNets v2: three
+stages deform, and offsets learn ten times more slowly. `scratch` trains what
+the paper freezes as ImageNet left it (normalisation, stem and first stage):
+without `scratch`, give `--config.init.backbone=resnet101.npz
+--config.init.skip='("offset",)'`. Those are torchvision's weights, so strides,
+pooling and input are here as they were trained with, not as in Caffe's.
 
 The recipe of the authors' code for Cityscapes: SGD 0.9, decay 5e-4, learning
-rate 5e-4 after a warm-up of 1000 steps, a tenth of it from 40.3 of the 53
-epochs on, one whole image a step, mirroring, biases twice as fast: those of
-the offsets too, whose kernels have the plain rate.
+rate 5e-4 after a warm-up of 1000 steps (a linear one), a tenth of it from 40.3
+of the 53 epochs on, one whole image a step, mirroring, biases twice as fast:
+those of the offsets too, whose kernels have the plain rate.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +20,6 @@ from jaxseg import recipes
 from jaxseg.config import parse_arg, with_data
 
 VARIANTS = ("modulated", "scratch")
-MEAN = (123.15, 115.90, 103.06)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -35,15 +35,16 @@ def get_config(arg: str = "") -> ConfigDict:
         backbone=dict(
           name="resnet101",
           output_stride=16,
-          deformable_stages=(4,),
+          deformable_stages=(2, 3, 4) if modulated else (4,),
           modulated=modulated,
+          stride_in_1x1=False,
+          ceil_mode=False,
           width=64,
         ),
         features=1024,
       )
     )
   recipes.caffe_sgd(c)
-  recipes.caffe_input(c, MEAN)
   c.augment.update(crop=c.data.canvas, scale=(1.0, 1.0))
   c.norm.update(name="batch", frozen=frozen)
   as_pretrained = (

@@ -3,7 +3,8 @@
 Data presets: `configs/fc_densenet56.py:shapes` (the default; narrow, minutes
 on two CPU cores), `:camvid`, `:folder`, `:isbi_em`. The recipe has two stages:
 crops of 224 (`:camvid`), then whole images at a tenth of the rate, from the
-best of the first: `:camvid --config.init.model=runs/fc_densenet56-camvid
+best of the first: `:camvid --workdir=runs/fc_densenet56-whole
+--config.init.model=runs/fc_densenet56-camvid
 --config.augment.crop='(360, 480)' --config.optimizer.learning_rate=1e-4`.
 """
 

@@ -9,7 +9,9 @@ training crop at steps of two thirds.
 
 The recipe of the author's code (hszhao/semseg): SGD 0.9, learning rate 0.01
 and ten times that for the new layers, decay 1e-4, poly 0.9, batch 16, scales
-0.5 to 2, mirroring, auxiliary loss 0.4.
+0.5 to 2, rotation by up to 10 degrees, mirroring, auxiliary loss 0.4. (That
+code rotates every second image and blurs every second; here all are rotated
+and none is blurred.)
 """
 
 from ml_collections import ConfigDict
@@ -40,6 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     c.loss.heads = ConfigDict({"logits": 1.0, "aux_logits": 0.4})
   c.optimizer.multipliers = (("^(pyramid|head|aux_head)/", 10.0),)
+  c.augment.rotation = 10.0
   c.train.update(steps=30_000, batch_size=16, eval_every=1000)
   if "caffe" in variants:
     caffe(c, preset)
@@ -59,7 +62,8 @@ def caffe(c: ConfigDict, preset: str) -> None:
   """The released networks (hszhao/PSPNet), here as the ResNet-50 of ADE20K.
 
   New biases learn twice as fast as new kernels, running statistics keep 0.95,
-  and every window is evaluated with its mirror image.
+  and every window is evaluated with its mirror image (probabilities are
+  averaged, where they add scores). Pools have the windows of a crop of 473.
   """
   with c.unlocked():
     c.model.update(pool_crop=473, channel_dropout=False)
@@ -79,6 +83,7 @@ def caffe(c: ConfigDict, preset: str) -> None:
 
 def small(c: ConfigDict) -> None:
   """A narrow, short ResNet at output stride 4: minutes on two CPU cores."""
+  c.augment.rotation = 0.0
   recipes.from_scratch(c, learning_rate=4e-3, steps=1100)
   with c.unlocked():
     c.model.backbone.update(
@@ -90,6 +95,7 @@ def small(c: ConfigDict) -> None:
 
 def laptop(c: ConfigDict) -> None:
   """ResNet-18 at output stride 16, see `recipes.half_size`."""
+  c.augment.rotation = 0.0
   recipes.half_size(c)
   c.model.backbone.update(name="resnet18", output_stride=16, stem="conv7")
   c.model.update(head_features=256, aux_features=128)

@@ -1,9 +1,10 @@
 """U-Net on a backbone: python train.py --config=configs/unet_backbone.py
 
 Data presets: `:shapes` (the default; narrow, minutes on two CPU cores),
-`:camvid`, `:folder`, `:isbi_em`. Any backbone is a flag away, as
-`--config.model.backbone.name=efficientnet_b0`, and starts from its ImageNet
-weights with `--config.init.backbone=resnet34.pth`.
+`:camvid`, `:folder`, `:isbi_em`. Any backbone is a flag away, as `:camvid
+--config.model.backbone.name=efficientnet_b0` (`:shapes` has fields of a narrow
+ResNet), and starts from its ImageNet weights with
+`--config.init.backbone=efficientnet_b0.npz`.
 
 There is no paper of it. The recipe is an ordinary one for a trained backbone:
 AdamW, the backbone at a tenth of the rate, poly 0.9, scales 0.5 to 2.

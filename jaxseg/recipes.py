@@ -42,6 +42,20 @@ def caffe_input(c: ConfigDict, mean=CAFFE_MEAN) -> None:
   c.data.std = (1 / 255,) * 3
 
 
+def deeplab_sgd(c: ConfigDict, *, weight_decay: float) -> None:
+  """SGD of DeepLab v3 and v3+ (research/deeplab, train.py).
+
+  Learning rate 0.007 for a batch of 16, momentum 0.9. Kernels alone decay,
+  depthwise ones excepted; the only bias, the scores', learns twice as fast.
+  """
+  c.optimizer.update(
+    learning_rate=0.007,
+    weight_decay=weight_decay,
+    no_decay=("(bias|scale|depthwise/conv/kernel)$",),
+    multipliers=(("^classifier/bias$", 2.0),),
+  )
+
+
 def from_scratch(c: ConfigDict, *, learning_rate: float, steps: int) -> None:
   """What trains a narrow network from random weights in minutes.
 

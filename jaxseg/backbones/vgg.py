@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.backbones.strides import Stage, dilate, stage_max_pool
+from jaxseg.errors import UserError
 from jaxseg.layers.conv import ConvNormAct, kaiming_fan_out
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.types import Activation, Features, Images
@@ -90,6 +91,11 @@ class VGG(nn.Module):
       param_dtype=self.param_dtype,
     )
     inner = None if self.pad_inner else ((0, 0), (0, 0))
+    if len(self.stage_sizes) != 5:
+      raise UserError(
+        f"VGG: stage_sizes={self.stage_sizes}; expected five numbers, one for "
+        "each group of convolutions, such as (2, 2, 3, 3, 3)"
+      )
     features = {}
     x = image
     stages = dilate((2, 2, 2, 2, 2), self.output_stride)

@@ -15,6 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxseg.errors import UserError
+
 
 class BatchNorm(nn.BatchNorm):
   """Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167, Alg. 1).
@@ -36,7 +38,25 @@ class BatchNorm(nn.BatchNorm):
   use_fast_variance: bool = False
 
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    return super().__call__(x, use_running_average=self.frozen or not train)
+    """Normalises `x`.
+
+    Raises:
+      UserError: in training, where a channel has a single value: less its
+        mean it is 0, whatever it was.
+    """
+    learns = train and not self.frozen
+    if learns and not self.is_initializing():
+      values = x.size // x.shape[-1]
+      if self.axis_name is not None:
+        values *= jax.lax.axis_size(self.axis_name)
+      if values == 1:
+        raise UserError(
+          f"batch normalisation {'/'.join(self.scope.path)} sees one value a "
+          "channel, as of one image pooled to a single pixel; raise "
+          "train.batch_size to 2 or more, or choose norm.frozen=True or "
+          "norm.name=group"
+        )
+    return super().__call__(x, use_running_average=not learns)
 
 
 class GroupNorm(nn.GroupNorm):

@@ -47,7 +47,7 @@ he_uniform_transposed = nn.initializers.variance_scaling(
 class SeenNorm(BatchNorm):
   """Batch normalisation that evaluates by what it sees, too.
 
-  Trains like `BatchNorm`, running statistics and all.
+  Trains like `BatchNorm`, running statistics and all; frozen it is one.
 
   Attributes:
     each_image: in evaluation, of each image by itself.
@@ -57,7 +57,7 @@ class SeenNorm(BatchNorm):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    if train or self.is_initializing():
+    if train or self.frozen or self.is_initializing():
       return super().__call__(x, train=train)
     scale = self.param("scale", self.scale_init, x.shape[-1:], self.param_dtype)
     bias = self.param("bias", self.bias_init, x.shape[-1:], self.param_dtype)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.layers.conv import Conv, ConvNormAct
+from jaxseg.layers.conv import Conv, ConvNormAct, torch_uniform
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.pool import adaptive_avg_pool
 from jaxseg.layers.resize import resize_bilinear
@@ -107,7 +107,9 @@ class Head(nn.Module):
       broadcast_dims=(1, 2) if self.channel_dropout else (),
       name="dropout",
     )(x, deterministic=not train)
-    x = Conv(self.num_classes, 1, name="classifier")(x)
+    x = Conv(self.num_classes, 1, kernel_init=torch_uniform, name="classifier")(
+      x
+    )
     return x.astype(jnp.float32)
 
 
