@@ -63,9 +63,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
   batch = next(batches)
   # Before the step is compiled, which takes a while: it may refuse its fields.
   validate = Validation(config, model, mesh, reports)
-  step_fn = compile_step(config, model, optimizer, mesh, state, batch)
+  recipe = Recipe.from_config(config)
+  step_fn = compile_step(config, model, optimizer, recipe, mesh, state, batch)
   norm_batches = config.train.norm_batches
-  settle = Settle(model, Recipe.from_config(config), norm_batches, mesh)
+  settle = Settle(model, recipe, norm_batches, mesh)
 
   scores, unread = None, None
   bar = tqdm(
@@ -140,14 +141,11 @@ def train_batches(config: ConfigDict, mesh, *, start_step: int):
 
 
 def compile_step(
-  config: ConfigDict, model: nn.Module, optimizer, mesh, state, batch
+  config: ConfigDict, model: nn.Module, optimizer, recipe, mesh, state, batch
 ):
   """Compiles the step ahead of time, saying how long it took."""
   step_fn = functools.partial(
-    train_step,
-    model=model,
-    optimizer=optimizer,
-    recipe=Recipe.from_config(config),
+    train_step, model=model, optimizer=optimizer, recipe=recipe
   )
   whole, split = sharding.replicated(mesh), sharding.batch_split(mesh)
   started = time.perf_counter()
