@@ -49,12 +49,9 @@ def fields_of(
 
   Args:
     name: key of `MODELS`.
-    source: whose network.
+    source: whose network; `from_torch` refuses one that does not have it.
     arrays: their names and tensors or NumPy arrays.
     backbone: its name; "" recognises ResNets by their blocks.
-
-  Raises:
-    UserError: a source that does not have the network.
   """
   fields = dict(FIELDS.get(source, {}).get(name, {}))
   if name == "deeplab_v3" and source == "torchvision":
