@@ -150,7 +150,7 @@ class DeepLabV3(nn.Module):
 
   @nn.compact
   def __call__(self, image: Images, *, train: bool) -> Outputs:
-    form = self._form()
+    form = self.form()
     conv = functools.partial(
       ConvNormAct,
       norm=self.norm,
@@ -185,7 +185,7 @@ class DeepLabV3(nn.Module):
       for key, value in logits.items()
     }
 
-  def _form(self) -> Variant:
+  def form(self) -> Variant:
     """The variant, with this network's own fields."""
     if self.variant not in VARIANTS:
       raise unknown_name("variant of deeplab_v3", self.variant, VARIANTS)

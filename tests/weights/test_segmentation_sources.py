@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,10 +79,10 @@ def narrow(source, name, **fields):
   given = {**segmentation.FIELDS[source][name], **fields}
   own = NARROW[name]
   if "backbone" in own:
-    own = {
-      **own,
-      "backbone": {**given.get("backbone", {}), **own["backbone"]},
-    }
+    theirs = segmentation.FIELDS[source][name].get("backbone", {})
+    trunk = fields.get("backbone", {})
+    small = {} if "name" in trunk else own["backbone"]
+    own = {**own, "backbone": {**theirs, **small, **trunk}}
   return models.create(name, num_classes=3, **{**given, **own})
 
 
@@ -152,6 +153,129 @@ def test_a_network_of_other_fields_is_said_to_be_another(capsys):
   weights.from_torch(network, theirs, "vainf")
   out = capsys.readouterr().out
   assert "note: vainf's network has align_corners=False (True here)" in out
+
+
+@pytest.mark.parametrize(("source", "name"), CASES)
+def test_a_sources_own_network_differs_in_nothing(source, name):
+  """What reaches no answer, or what a file settles, is no difference."""
+  given = segmentation.FIELDS[source][name]
+  trunks = {
+    "unet": [{}],
+    "unet_backbone": ["resnet18", "resnext50_32x4d", "vgg11", "vgg13_bn"],
+  }
+  for trunk in trunks.get(name, ["resnet18", "resnet101"]):
+    backbone = {**given.get("backbone", {}), "name": trunk}
+    fields = {**given, "dtype": "bfloat16"}
+    fields |= {} if name == "unet" else {"backbone": backbone}
+    network = models.create(name, num_classes=7, **fields)
+    assert segmentation.differences(network, source) == []
+    fields["norm"] = {"name": "batch", "momentum": 0.5, "frozen": True}
+    network = models.create(name, num_classes=7, **fields)
+    assert segmentation.differences(network, source) == []
+
+
+# Source, network, our fields, and what is said of them.
+OTHERS = {
+  "smp unet order": (
+    "smp", "unet_backbone", {"skip_first": True, "upsample": "bilinear"},
+    ["upsample='nearest' ('bilinear' here)", "skip_first=False (True here)"],
+  ),
+  "smp unet stride": (
+    "smp", "unet_backbone", {"backbone": {"output_stride": 16}},
+    ["backbone.output_stride=32 (16 here)"],
+  ),
+  "smp unet vgg": (
+    "smp", "unet_backbone",
+    {"backbone": {"name": "vgg11_bn", "ceil_mode": True, "pool_window": 3}},
+    [
+      "backbone.pool_window=2 (3 here)",
+      "backbone.ceil_mode=False (True here)",
+    ],
+  ),
+  "smp v3+ rates": (
+    "smp", "deeplab_v3plus", {"rates": (6, 12, 18)},
+    ["rates=(12, 24, 36) ((6, 12, 18) here)"],
+  ),
+  "semseg windows": (
+    "semseg", "pspnet", {"pool_crop": 473}, ["pool_crop=0 (473 here)"],
+  ),
+  "semseg bins": (
+    "semseg", "pspnet", {"bins": (1, 2, 4, 8)},
+    ["bins=(1, 2, 3, 6) ((1, 2, 4, 8) here)"],
+  ),
+  "semseg dilation": (
+    "semseg", "pspnet",
+    {
+      "backbone": {
+        "contract_dilation": True, "ceil_mode": True, "stride_in_1x1": True,
+      },
+    },
+    [
+      "backbone.stride_in_1x1=False (True here)",
+      "backbone.ceil_mode=False (True here)",
+      "backbone.contract_dilation=False (True here)",
+    ],
+  ),
+  "milesial": (
+    "milesial", "unet", {"skip_first": False, "act_upsampled": True},
+    ["act_upsampled=False (True here)", "skip_first=True (False here)"],
+  ),
+  "milesial padding": (
+    "milesial", "unet", {"padding": "valid", "mirrored": False},
+    ["padding='same' ('valid' here)", "mirrored=True (False here)"],
+  ),
+  "torchvision v3": (
+    "torchvision", "deeplab_v3",
+    {
+      "align_corners": True, "rates": (1, 2, 3),
+      "backbone": {"multi_grid": (1, 2, 4)},
+    },
+    [
+      "rates=(6, 12, 18) ((1, 2, 3) here)",
+      "align_corners=False (True here)",
+      "backbone.multi_grid=() ((1, 2, 4) here)",
+    ],
+  ),
+  "torchvision fcn": (
+    "torchvision", "fcn_resnet",
+    {"backbone": {"act": nn.silu}, "norm": {"name": "batch", "epsilon": 1e-3}},
+    [
+      "norm.epsilon=1e-05 (0.001 here)",
+      "backbone.act=relu (silu here)",
+      "backbone.norm.epsilon=1e-05 (0.001 here)",
+    ],
+  ),
+  "vainf corners": (
+    "vainf", "deeplab_v3plus", {"align_corners": True},
+    ["align_corners=False (True here)"],
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_each_field_of_another_network_is_named(case):
+  source, name, fields, expected = OTHERS[case]
+  network = narrow(source, name, **fields)
+  assert segmentation.differences(network, source) == expected
+
+
+@pytest.mark.parametrize(
+  ("source", "name", "fields"),
+  [
+    # What the variant says anyway; another stride; an auxiliary head.
+    ("torchvision", "deeplab_v3", {"align_corners": False}),
+    ("torchvision", "deeplab_v3", {"backbone": {"output_stride": 16}}),
+    ("torchvision", "deeplab_v3", {"auxiliary": False}),
+    # Both are milesial's, and no stamp is left to act upon.
+    ("milesial", "unet", {"upsample": "bilinear", "act_upsampled": True}),
+    # Nothing is reflected, nothing is dilated.
+    ("milesial", "unet", {"mirrored": False}),
+    ("smp", "unet_backbone", {"backbone": {"contract_dilation": False}}),
+  ],
+)
+def test_what_changes_no_answer_is_no_difference(source, name, fields):
+  network = narrow(source, name, **fields)
+  assert segmentation.differences(network, source) == []
 
 
 def test_names_of_older_smp_files():

@@ -6,12 +6,27 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxseg.backbones.resnet import RESNETS
-from jaxseg.models import MODELS
+from jaxseg import models
+from jaxseg.backbones.resnet import RESNETS, Bottleneck, ResNet
+from jaxseg.backbones.vgg import VGG
+from jaxseg.models.deeplab_v3 import DeepLabV3
+from jaxseg.models.unet import UNet
 from jaxseg.weights.segmentation.sources import FIELDS
 
-# Fields that change no answer of a trained network.
-_TRAINING_ONLY = ("dropout_rate", "dropout_levels", "norm", "backbone")
+# Fields that change no answer of a trained network, ...
+_TRAINING_ONLY = {
+  "dropout_rate", "dropout_levels", "dropout_stages", "channel_dropout",
+  "kernel_init", "dtype", "param_dtype",
+}  # fmt: skip
+# ... those of which no other value takes the weights, ...
+_IN_THE_FILE = {
+  "num_classes", "features", "up_features", "low_level_features",
+  "decoder_features", "head_features", "aux_features", "cascade_blocks",
+  "auxiliary", "centre", "stage_sizes", "block", "width", "groups",
+  "width_per_group", "batch_norm", "modulated", "offset_groups",
+}  # fmt: skip
+# ... and what is compared by its own fields.
+_INNER = {"parent", "name", "backbone", "norm"}
 _CLASSIFIERS = (
   r"(classifier\.4|classifier\.classifier\.[34]|cls\.4|outc\.conv"
   r"|segmentation_head\.0)\.weight"
@@ -22,24 +37,89 @@ def differences(network: nn.Module, source: str) -> list[str]:
   """Fields in which `network` is not the source's, "FIELD=THEIRS (OURS here)".
 
   Weights fit all the same, and the answers are others.
+
+  Args:
+    network: one that `table_of` takes.
+    source: whose.
   """
-  name = next(name for name in FIELDS[source] if MODELS[name] is type(network))
-  wanted = FIELDS[source][name]
-  pairs = [
-    (network, field, value, field)
-    for field, value in wanted.items()
-    if field not in _TRAINING_ONLY
-  ] + [
-    (network.backbone, field, value, f"backbone.{field}")
-    for field, value in wanted.get("backbone", {}).items()
-    # The stride is free: the rates grow with the resolution.
-    if hasattr(network.backbone, field) and field != "output_stride"
-  ]
+  theirs = _theirs(network, source)
+  pairs = [(network, theirs, "")]
+  if hasattr(network, "backbone"):
+    pairs.append((network.backbone, theirs.backbone, "backbone."))
   return [
-    f"{label}={value!r} ({getattr(module, field)!r} here)"
-    for module, field, value, label in pairs
-    if getattr(module, field) != value
+    f"{label}{field}={_shown(wanted)} ({_shown(value)} here)"
+    for ours, their, label in pairs
+    for field, value, wanted in _compared(ours, their)
+    if value != wanted
   ]
+
+
+def _theirs(network: nn.Module, source: str) -> nn.Module:
+  """The source's network of this class, on a backbone of the same family."""
+  having = FIELDS[source]
+  name = next(name for name in having if models.MODELS[name] is type(network))
+  fields = dict(having[name])
+  if hasattr(network, "backbone"):
+    family = "vgg11" if isinstance(network.backbone, VGG) else "resnet50"
+    fields["backbone"] = {"name": family, **fields.get("backbone", {})}
+  return models.create(name, num_classes=1, **fields)
+
+
+def _compared(ours: nn.Module, theirs: nn.Module) -> list[tuple]:
+  """Each field by which answers may differ, and both its values."""
+  idle = _idle(ours) | _TRAINING_ONLY | _IN_THE_FILE
+  # Where theirs is dilated the stride is free: rates grow with the resolution.
+  if getattr(theirs, "output_stride", 32) < 32:
+    idle.add("output_stride")
+  fields = [
+    (field, _value(ours, field), _value(theirs, field))
+    for field in type(ours).__dataclass_fields__
+    if field not in idle | _INNER
+  ]
+  if "norm" in idle:
+    return fields
+  return [*fields, ("norm.epsilon", _epsilon(ours), _epsilon(theirs))]
+
+
+def _idle(module: nn.Module) -> set[str]:
+  """Fields that do nothing beside this module's others."""
+  idle = set()
+  if isinstance(module, UNet):
+    # A file has up-convolutions or has none: both forms are milesial's.
+    idle.add("upsample")
+    if module.upsample != "transposed":
+      idle.add("act_upsampled")
+    if module.padding == "same":
+      idle.add("mirrored")
+  if isinstance(module, ResNet):
+    if module.block is not Bottleneck:
+      idle.add("stride_in_1x1")
+    if module.output_stride == 32:
+      idle.add("contract_dilation")
+  if isinstance(module, VGG):
+    if not module.batch_norm:
+      idle.add("norm")
+    if module.output_stride == 32:
+      idle |= {"dense_pools", "dilate_pools"}
+  return idle
+
+
+def _value(module: nn.Module, field: str) -> Any:
+  """A field's value; of DeepLab v3's None, the variant's."""
+  value = getattr(module, field)
+  if value is None and isinstance(module, DeepLabV3):
+    value = getattr(module.form(), field)
+  return value
+
+
+def _epsilon(module: nn.Module) -> float | None:
+  """The norm's; None without one."""
+  norm = module.norm and module.norm()
+  return getattr(norm, "epsilon", None)
+
+
+def _shown(value: Any) -> str:
+  return getattr(value, "__name__", None) or repr(value)
 
 
 def fields_of(
