@@ -19,6 +19,7 @@ same image, even in height and odd in width:
 The tests next to this file run its functions.
 """
 
+from collections.abc import Iterable
 import contextlib
 import functools
 import importlib.util
@@ -208,6 +209,11 @@ def relative(ours, theirs) -> float:
   return float(np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs)))
 
 
+def largest(values: Iterable[float]) -> float:
+  """0 of none; NaN if any is, wherever it stands."""
+  return float(np.max([0.0, *values]))
+
+
 def without_dropout(next_function, args, kwargs, context):
   """An interceptor that makes every `nn.Dropout` the identity."""
   if isinstance(context.module, nn.Dropout):
@@ -255,7 +261,7 @@ def evaluation_difference(name: str, original) -> float:
   theirs = outputs_of(original, channels_first(image), train=False)
   ours = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, image)
   assert ours.keys() == theirs.keys()
-  return max(relative(ours[key], theirs[key].numpy()) for key in ours)
+  return largest(relative(ours[key], theirs[key].numpy()) for key in ours)
 
 
 def training_differences(name: str, original) -> tuple[float, float]:
@@ -345,11 +351,11 @@ def relative_by_path(ours, theirs, floor: float = 0.0) -> dict[str, float]:
   """
   ours, theirs = files.flatten(ours), files.flatten(theirs)
   assert ours.keys() == theirs.keys()
-  largest = max((np.max(np.abs(v)) for v in theirs.values()), default=0)
+  most = largest(np.max(np.abs(v)) for v in theirs.values())
   return {
     path: float(
       np.max(np.abs(ours[path] - value))
-      / max(np.max(np.abs(value)), floor * largest)
+      / max(np.max(np.abs(value)), floor * most)
     )
     for path, value in theirs.items()
   }
@@ -357,7 +363,7 @@ def relative_by_path(ours, theirs, floor: float = 0.0) -> dict[str, float]:
 
 def largest_difference(ours, theirs) -> float:
   """Over all arrays."""
-  return max(relative_by_path(ours, theirs, 1e-2).values(), default=0.0)
+  return largest(relative_by_path(ours, theirs, 1e-2).values())
 
 
 def row(name: str) -> str:
