@@ -51,10 +51,18 @@ def _shapes(size, num_classes=21, **fields):
   ],
 )
 def test_parameter_counts_are_published(fields, classes, count):
-  _, variables = _shapes((65, 65), classes, **fields)
-  assert total_size(variables["params"]) == count
+  params = _shapes((65, 65), classes, **fields)[1]["params"]
+  assert total_size(params) == count
+  parts = {name: total_size(part) for name, part in params.items()}
   if not fields:
-    assert total_size(variables["params"]["backbone"]) == 37_867_312
+    assert parts["backbone"] == 37_867_312
+    if classes == 21:
+      # The authors' network without the decoder.
+      without = parts["backbone"] + parts["aspp"] + parts["classifier"]
+      assert without == 40_892_485
+  elif fields.items() >= SMP.items():
+    # Pyramid and decoder, on either backbone.
+    assert count - parts["backbone"] - parts["classifier"] == 3_169_296
 
 
 @pytest.mark.parametrize(("output_stride", "side"), [(16, 33), (8, 65)])

@@ -16,24 +16,24 @@ from network_shapes import network_shapes, total_size
 from random_variables import he_normed
 import torch_parity
 
-# Of the authors' code with 11 classes: trainable values, convolutions (the
+# Of the authors' code with 11 classes: values of `_counts`, convolutions (the
 # number in the name), skips, and the stack behind each block from the bottom
 # up; repository's correction of Table 2 for 103, arithmetic for the others.
 PAPER = {
   "fc_densenet56": (
-    1_376_795,
+    (1_353_840, 1_375_008, 1_376_795, 1_397_963),
     56,
     (96, 144, 192, 240, 288),
     (336, 384, 336, 288, 240, 192),
   ),
   "fc_densenet67": (
-    3_463_243,
+    (3_420_784, 3_460_464, 3_463_243, 3_502_923),
     67,
     (128, 208, 288, 368, 448),
     (528, 608, 528, 448, 368, 288),
   ),
   "fc_densenet103": (
-    9_322_091,
+    (9_214_992, 9_318_064, 9_322_091, 9_425_163),
     103,
     (112, 192, 304, 464, 656),
     (896, 1088, 816, 576, 384, 256),
@@ -48,12 +48,27 @@ def _shapes(name, size, capture=False, **fields):
   return network_shapes(model, size, capture_intermediates=capture)
 
 
+def _counts(variables) -> tuple[int, int, int, int]:
+  """Kernels; what trains but for their biases; what trains; what is stored.
+
+  The authors print the last, which has the norms' statistics too.
+  """
+  flat = traverse_util.flatten_dict(variables["params"])
+  kernels = {path: v for path, v in flat.items() if path[-1] == "kernel"}
+  without = {
+    path: v
+    for path, v in flat.items()
+    if (*path[:-1], "kernel") not in flat or path in kernels
+  }
+  return tuple(map(total_size, (kernels, without, flat, variables)))
+
+
 @pytest.mark.parametrize("name", PAPER)
 def test_published_counts_and_stacks(name):
-  count, layers, skips, stacks = PAPER[name]
+  counts, layers, skips, stacks = PAPER[name]
   _, variables = _shapes(name, (32, 32))
   params = variables["params"]
-  assert total_size(params) == count
+  assert _counts(variables) == counts
   flat = traverse_util.flatten_dict(params)
   assert sum(path[-1] == "kernel" for path in flat) == layers
   # What a transition reads is the stack, and so does a block's last layer,
@@ -130,6 +145,38 @@ def test_statistics_by_field():
   shifted = jax.tree.map(lambda a: a + 1, variables["batch_stats"])
   other = {**variables, "batch_stats": shifted}
   assert np.abs(_logits(running, other, image[:1]) - alone).max() > 1e-2
+
+
+def test_a_frozen_norm_has_the_running_statistics_throughout():
+  """Whatever evaluation would see: training and evaluation are one function."""
+  model, variables, image = _network(
+    dropout_rate=0.0, norm=dict(name="batch", frozen=True)
+  )
+
+  def in_training(variables):
+    run = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    outputs, updated = jax.jit(run)(variables, image)
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      updated.get("batch_stats", variables["batch_stats"]),
+      variables["batch_stats"],
+    )
+    return np.asarray(outputs["logits"])
+
+  trained = in_training(variables)
+  np.testing.assert_allclose(
+    _logits(model, variables, image), trained, atol=1e-5
+  )
+  shifted = jax.tree.map(lambda a: a + 1, variables["batch_stats"])
+  other = {**variables, "batch_stats": shifted}
+  assert np.abs(in_training(other) - trained).max() > 1e-2
+  np.testing.assert_allclose(
+    _logits(model, other, image), in_training(other), atol=1e-5
+  )
+  # Nor do the other images matter.
+  np.testing.assert_allclose(
+    _logits(model, variables, image[:1]), trained[:1], atol=1e-5
+  )
 
 
 def test_one_tree_whatever_the_statistics():

@@ -14,8 +14,15 @@ import parity_table as parity
 from quick_jit import quick_jit
 
 CLASSES = 5
-# torchvision: layers -> without, with auxiliary head, at 21 classes.
-COUNTS = {50: (32_957_013, 35_322_218), 101: (51_949_141, 54_314_346)}
+# torchvision: (layers, classes) -> without, with auxiliary head.
+COUNTS = {
+  (50, 21): (32_957_013, 35_322_218),
+  (50, 19): (32_955_987, 35_320_678),
+  (50, 150): (33_023_190, 35_421_548),
+  (101, 21): (51_949_141, 54_314_346),
+  (101, 19): (51_948_115, 54_312_806),
+  (101, 150): (52_015_318, 54_413_676),
+}
 # A ResNet-50 of fewer blocks and channels, for both.
 LAYERS = (1, 2, 1, 2)
 # Our leaves of a head in torchvision's names.
@@ -31,19 +38,19 @@ HEAD = {
 THEIRS = {"head": "classifier", "aux_head": "aux_classifier"}
 
 
-@pytest.mark.parametrize("layers", COUNTS)
-def test_parameter_counts_are_torchvisions(layers):
+@pytest.mark.parametrize(("layers", "classes"), COUNTS)
+def test_parameter_counts_are_torchvisions(layers, classes):
   model = models.create(
-    "fcn_resnet", num_classes=21, backbone=f"resnet{layers}"
+    "fcn_resnet", num_classes=classes, backbone=f"resnet{layers}"
   )
   outputs, variables = network_shapes(model, (65, 97))
   assert {k: v.shape for k, v in outputs.items()} == {
-    "logits": (1, 65, 97, 21),
-    "aux_logits": (1, 65, 97, 21),
+    "logits": (1, 65, 97, classes),
+    "aux_logits": (1, 65, 97, classes),
   }
   params = variables["params"]
   without = {k: v for k, v in params.items() if k != "aux_head"}
-  assert (total_size(without), total_size(params)) == COUNTS[layers]
+  assert (total_size(without), total_size(params)) == COUNTS[layers, classes]
 
 
 def _original():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg import backbones, models
+from jaxseg import backbones, losses, models
 from jaxseg.errors import UserError
 from jaxseg.layers.conv import ConvNormAct
 from jaxseg.layers.norm import BatchNorm
@@ -15,6 +15,7 @@ from jaxseg.layers.pool import adaptive_avg_pool
 from jaxseg.models.pspnet import Head, PyramidPooling, window_avg_pool
 from network_shapes import network_shapes, total_size
 from parity_table import channels_first, relative
+from quick_jit import quick_jit
 import torch_parity
 
 # hszhao/semseg, model/pspnet.py: (layers, classes) -> without, with aux head.
@@ -126,6 +127,34 @@ def test_models_are_hashable():
   for fields in (TINY, {**TINY, "norm": norm}, {**TINY, "dtype": "bfloat16"}):
     model = models.create("pspnet", num_classes=3, **fields)
     assert hash(model) == hash(model.clone())
+
+
+def test_the_first_loss_is_that_of_knowing_nothing():
+  """Scores are small beside one: each head begins near the log of classes."""
+  model = models.create(
+    "pspnet",
+    num_classes=11,
+    backbone={"name": "resnet18", "width": 8, "stage_sizes": (1, 1, 1, 1)},
+    head_features=512,
+    aux_features=256,
+  )
+  rng = np.random.default_rng(0)
+  image = jnp.asarray(rng.standard_normal((4, 65, 97, 3)), jnp.float32)
+  label = jnp.asarray(rng.integers(0, 11, image.shape[:3]))
+
+  @quick_jit
+  def first_losses(keys):
+    outputs, _ = model.init_with_output(keys, image, train=True)
+    return {
+      head: losses.softmax_cross_entropy(logits, label, ignore_label=255)
+      for head, logits in outputs.items()
+    }
+
+  keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+  found = first_losses(keys)
+  assert found.keys() == {"logits", "aux_logits"}
+  for total, weight in found.values():
+    assert abs(total / weight - np.log(11)) < 0.5
 
 
 def test_dropout_drops_whole_channels():

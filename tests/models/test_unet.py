@@ -25,9 +25,13 @@ COUNTS = [
   (1, 1, {}, 31_030_593),
   (2, 1, unet.RELEASED, 31_100_354),
   (1, 3, SAME, 31_037_633),
+  (2, 3, SAME, 31_037_698),
   (2, 1, SAME, 31_036_546),
   (19, 3, SAME, 31_038_803),
+  (21, 3, SAME, 31_038_933),
   (1, 3, {**SAME, "upsample": "bilinear"}, 17_262_977),
+  (2, 3, {**SAME, "upsample": "bilinear"}, 17_263_042),
+  (19, 3, {**SAME, "upsample": "bilinear"}, 17_264_147),
   (21, 3, {**SAME, "upsample": "bilinear"}, 17_264_277),
   (1, 3, {**SAME, "upsample": "bilinear_conv"}, 28_949_568 + 65),
 ]
@@ -36,14 +40,21 @@ BACKBONES = {
   "resnet18": 14_328_209,
   "resnet34": 24_436_369,
   "resnet50": 32_521_105,
+  "resnet101": 51_513_233,
+  "se_resnet50": 35_052_097,
+  "se_resnext50_32x4d": 34_523_969,
   "vgg16_bn": 23_756_689,
   "densenet121": 13_607_633,
   # Without the 1x1 convolution to 1280 that theirs does not read, and a skip
   # of 16 features where theirs hands over the stem's 32.
   "efficientnet_b0": 6_251_469 - (320 * 1280 + 2 * 1280) - 16 * 9 * 32,
+  # The same: 448 to 1792, and skips of 24 and 48.
+  "efficientnet_b4": 20_225_689 - (448 * 1792 + 2 * 1792) - 24 * 9 * 32,
   # Without the 1x1 convolution to 1280, which theirs does read.
   "mobilenet_v2": 6_628_945 - (320 * 1280 + 2 * 1280) - 960 * 9 * 256,
 }
+# Of the five blocks between the backbone and the classifier.
+DECODERS = {"resnet34": 3_151_552, "resnet50": 9_012_928}
 NARROW = dict(features=(4, 6, 8), dropout_levels=(3,))
 
 
@@ -71,7 +82,10 @@ def test_parameter_counts_on_backbones(backbone):
     backbone=backbone,
     centre=backbone.startswith("vgg"),
   )
-  assert total_size(variables["params"]) == BACKBONES[backbone]
+  params = variables["params"]
+  assert total_size(params) == BACKBONES[backbone]
+  blocks = {k: v for k, v in params.items() if k.startswith("up")}
+  assert total_size(blocks) == DECODERS.get(backbone, total_size(blocks))
   assert outputs["logits"].shape == (1, 65, 97, 1)
 
 
