@@ -66,7 +66,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     raise errors.UserError(
       f"{given[0] if given else name}: the configuration has no such field"
       + (f" (did you mean {guess.group(1)!r}?)" if guess else "")
-      + "; jaxseg/config.py lists every field"
+      + "; jaxseg/config.py lists every field, a network's own are those that "
+      "its configuration file names"
     ) from error
 
 

@@ -88,9 +88,9 @@ def small(c: ConfigDict) -> None:
 
 
 def laptop(c: ConfigDict) -> None:
-  """A quarter of the features, padded: a quarter of an hour on two cores."""
+  """A quarter of the features, padded: ten minutes on two cores."""
   same(c)
-  recipes.from_scratch(c, learning_rate=2e-3, steps=900)
+  recipes.from_scratch(c, learning_rate=2e-3, steps=450)
   c.model.features = (16, 32, 64, 128, 256)
   c.augment.crop = (256, 256)
   c.train.update(batch_size=4, eval_every=150, checkpoint_every=150)

@@ -105,29 +105,48 @@ def test_every_config_loads_locks_and_builds(path, arg):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+  "preset", sorted(configs.DATA_PRESETS.keys() - {"shapes"})
+)
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_every_config_takes_a_step(path):
-  """The published networks at full width, on one small image.
+def test_every_config_takes_a_step(path, preset):
+  """The published networks at full width, on two small images.
 
   The laws over all networks take steps of the preset `shapes`.
   """
-  config = resolved(path, "camvid")
-  config.train.batch_size = 1
+  config = resolved(path, preset)
+  config.train.batch_size = 2
   config.augment.update(crop=(96, 96), scale=(1.0, 1.0))
   run, state, batch = one_step(config, (96, 96))
   rng = np.random.default_rng(0)
+  classes = len(config.data.class_names)
   # Weights that scores shrink in, and grow in never: no draw of 250 million.
   state = jax.tree.map(lambda a: jnp.full(a.shape, 1e-3, a.dtype), state)
   state = state.replace(step=jnp.zeros((), jnp.int32))
   batch = {
     "image": jnp.asarray(rng.integers(0, 256, batch["image"].shape, np.uint8)),
-    "label": jnp.asarray(rng.integers(0, 7, batch["label"].shape, np.uint8)),
-    "size": jnp.full((1, 2), 96, jnp.int32),
-    "index": jnp.zeros((1,), jnp.int32),
+    "label": jnp.asarray(
+      rng.integers(0, classes, batch["label"].shape, np.uint8)
+    ),
+    "size": jnp.full((2, 2), 96, jnp.int32),
+    "index": jnp.arange(2, dtype=jnp.int32),
   }
   after, measured = jax.jit(run, donate_argnums=0)(state, batch)
   assert after.step == 1
   assert np.isfinite(measured["loss"]) and measured["loss"] > 0
+  assert np.isfinite(measured["gradient_norm"])
+  assert measured["gradient_norm"] > 0
+  for path, value in jax.tree.leaves_with_path(after.params):
+    assert jnp.isfinite(value).all(), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize(
+  "arg", ["camvid,cascade,torchvision", "camvid,torchvision,finetune"]
+)
+def test_deeplab_v3_refuses_variants_that_exclude_each_other(arg):
+  path = next(path for path in FILES if path.stem == "deeplab_v3")
+  with pytest.raises(UserError, match="leave out one"):
+    load(path, arg)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

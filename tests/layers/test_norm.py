@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxseg.errors import UserError
 from jaxseg.layers.norm import NORMS, BatchNorm, GroupNorm, NoNorm
 
 SHAPE = (3, 4, 5, 6)
@@ -83,6 +84,22 @@ def test_frozen_stays_frozen_however_it_is_built():
       state["batch_stats"],
       variables["batch_stats"],
     )
+
+
+def test_one_value_a_channel_is_refused_in_training():
+  x = jnp.ones((1, 1, 1, 3))
+  norm = BatchNorm()
+  variables = norm.init(jax.random.key(0), x, train=True)
+  norm.apply(variables, x, train=False)
+  BatchNorm(frozen=True).apply(variables, x, train=True)
+  with pytest.raises(UserError, match="train.batch_size"):
+    norm.apply(variables, x, train=True, mutable=["batch_stats"])
+  # Eight devices with one value each have eight.
+  mapped = BatchNorm(axis_name="batch")
+  jax.pmap(
+    lambda x: mapped.apply(variables, x, train=True, mutable=["batch_stats"]),
+    axis_name="batch",
+  )(jnp.ones((8, 1, 1, 1, 3)))
 
 
 def test_frozen_scale_and_bias_still_have_gradients():
