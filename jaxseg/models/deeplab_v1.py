@@ -126,9 +126,13 @@ class DeepLabV1(nn.Module):
         for i, y in enumerate(maps)
       ]
       x = jnp.concatenate([x, *early], axis=-1)
-    x = Conv(self.num_classes, 1, kernel_init=SCORE_INIT, name="fc8", **types)(
-      x
-    )
+    x = Conv(
+      self.num_classes,
+      1,
+      kernel_init=SCORE_INIT,
+      param_dtype=self.param_dtype,
+      name="fc8",
+    )(x)
     x = x.astype(jnp.float32)
     return {"logits": zoom_bilinear(x, OUTPUT_STRIDE, image.shape[1:3])}
 

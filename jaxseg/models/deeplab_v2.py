@@ -55,7 +55,7 @@ class AtrousPyramid(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-    score = {"kernel_init": SCORE_INIT, **types}
+    score = {"kernel_init": SCORE_INIT, "param_dtype": self.param_dtype}
     total = 0
     for rate in self.rates:
       if self.hidden_features:

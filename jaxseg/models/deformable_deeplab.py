@@ -59,7 +59,11 @@ class DeformableDeepLab(nn.Module):
     x = Conv(self.features, 1, kernel_init=NORMAL_INIT, name="fc6", **types)(x)
     x = nn.relu(x)
     x = Conv(
-      self.num_classes, 1, kernel_init=NORMAL_INIT, name="score", **types
+      self.num_classes,
+      1,
+      kernel_init=NORMAL_INIT,
+      param_dtype=self.param_dtype,
+      name="score",
     )(x)
     x = bilinear_conv_transpose(
       x.astype(jnp.float32), kernel_size=2 * stride, strides=stride

@@ -89,9 +89,7 @@ class Context(nn.Module):
     del train  # The same in training and evaluation.
     classes = x.shape[-1]
     large = max(self.multipliers) > 1
-    conv = functools.partial(
-      Conv, dtype=self.dtype, param_dtype=self.param_dtype
-    )
+    conv = functools.partial(Conv, param_dtype=self.param_dtype)
     for i, (dilation, multiplier) in enumerate(
       zip(self.dilations, self.multipliers, strict=True), start=1
     ):
@@ -100,6 +98,7 @@ class Context(nn.Module):
         multiplier * classes,
         3,
         dilation=dilation,
+        dtype=self.dtype,
         kernel_init=identity_init(classes, deviation if large else 0.0),
         name=f"conv{i}",
       )(x)
@@ -150,7 +149,6 @@ class DilatedNet(nn.Module):
       self.num_classes,
       1,
       kernel_init=nn.initializers.normal(0.001),
-      dtype=self.dtype,
       param_dtype=self.param_dtype,
       name="score",
     )(x)
