@@ -42,4 +42,4 @@ def laptop(c: ConfigDict) -> None:
   c.schedule.update(name="cosine", warmup_steps=20)
   c.augment.update(crop=(176, 240), scale=(0.4, 0.7))
   c.eval.scales = (0.5,)
-  c.train.update(steps=700, batch_size=3, eval_every=175, checkpoint_every=175)
+  c.train.update(steps=400, batch_size=3, eval_every=100, checkpoint_every=100)

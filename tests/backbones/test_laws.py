@@ -113,13 +113,8 @@ def random_variables(family: str):
   return jax.tree_util.tree_map_with_path(draw, shapes(family))
 
 
-def quick_jit(f):
-  """Compiles fast, runs slowly."""
-  return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def features_of(backbone, variables, x):
-  return quick_jit(functools.partial(backbone.apply, train=False))(variables, x)
+  return jax.jit(functools.partial(backbone.apply, train=False))(variables, x)
 
 
 def without_density(variables):
@@ -187,7 +182,7 @@ def test_every_parameter_gets_a_gradient(family):
     features = backbone.apply({**variables, "params": params}, x, train=False)
     return sum(jnp.mean(y**2) for y in features.values())
 
-  grads = quick_jit(jax.grad(loss))(variables["params"])
+  grads = jax.jit(jax.grad(loss))(variables["params"])
   for path, grad in jax.tree_util.tree_leaves_with_path(grads):
     assert np.isfinite(grad).all(), jax.tree_util.keystr(path)
     assert np.abs(grad).max() > 0, jax.tree_util.keystr(path)

@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quick_jit import quick_jit
-
 
 def unreached_parameters(
   model: nn.Module,
@@ -30,10 +28,10 @@ def unreached_parameters(
     jnp.asarray(rng.standard_normal((*shape, channels)), jnp.float32)
     for channels in (3, model.num_classes)
   )
-  init = quick_jit(functools.partial(model.init, train=False))
+  init = jax.jit(functools.partial(model.init, train=False))
   variables = init(jax.random.key(1), image)
 
-  @quick_jit
+  @jax.jit
   @jax.grad
   def gradient(params):
     outputs, _ = model.apply(

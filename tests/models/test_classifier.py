@@ -11,7 +11,6 @@ from jaxseg.backbones.efficientnet import MBConv
 from jaxseg.layers.conv import ConvNormAct
 from jaxseg.layers.squeeze_excite import SqueezeExcite
 from network_shapes import network_shapes
-from quick_jit import quick_jit
 
 SMALL = {
   "alexnet": {"name": "alexnet", "widths": (4, 4, 4, 4, 4)},
@@ -50,12 +49,12 @@ def test_overfits_32_images(family):
   """100 % in evaluation mode, with the running statistics."""
   model = create(family)
   image, label = examples(32, 32)
-  variables = quick_jit(lambda key: model.init(key, image, train=False))(
+  variables = jax.jit(lambda key: model.init(key, image, train=False))(
     jax.random.key(0)
   )
   optimizer = optax.adam(0.01)
 
-  @quick_jit
+  @jax.jit
   def step(variables, state):
     def loss_fn(params):
       outputs, updates = model.apply(
@@ -77,7 +76,7 @@ def test_overfits_32_images(family):
   state = optimizer.init(variables["params"])
   for _ in range(60):
     variables, state = step(variables, state)
-  logits = quick_jit(lambda v: model.apply(v, image, train=False)["logits"])(
+  logits = jax.jit(lambda v: model.apply(v, image, train=False)["logits"])(
     variables
   )
   assert jnp.mean(logits.argmax(-1) == label) == 1.0
@@ -116,7 +115,7 @@ def test_every_parameter_of_the_heads_gets_a_gradient(family):
     )
     return total / weight
 
-  grads = quick_jit(jax.grad(loss_fn))(variables["params"])
+  grads = jax.jit(jax.grad(loss_fn))(variables["params"])
   for path, grad in jax.tree_util.tree_leaves_with_path(grads):
     assert np.isfinite(grad).all(), jax.tree_util.keystr(path)
     assert np.abs(grad).max() > 0, jax.tree_util.keystr(path)
@@ -191,11 +190,11 @@ def test_stochastic_depth_skips_whole_examples():
   )
   x = jnp.asarray(np.random.default_rng(0).normal(size=(400, 4, 4, 4)))
   rngs = {"dropout": jax.random.key(1)}
-  variables = quick_jit(lambda key: block.init(key, x, train=False))(
+  variables = jax.jit(lambda key: block.init(key, x, train=False))(
     jax.random.key(0)
   )
-  branch = quick_jit(lambda v: block.apply(v, x, train=False) - x)(variables)
-  y = quick_jit(lambda v: block.apply(v, x, train=True, rngs=rngs))(variables)
+  branch = jax.jit(lambda v: block.apply(v, x, train=False) - x)(variables)
+  y = jax.jit(lambda v: block.apply(v, x, train=True, rngs=rngs))(variables)
   skipped = jnp.all(y == x, axis=(1, 2, 3))
   # Binomial(400, 1/4): four standard deviations are 35.
   assert abs(int(skipped.sum()) - 100) < 35

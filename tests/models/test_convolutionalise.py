@@ -11,7 +11,6 @@ from jaxseg import models, weights
 from jaxseg.errors import UserError
 from jaxseg.models.convolutionalise import DenseView, convolutionalise
 from network_shapes import network_shapes
-from quick_jit import quick_jit
 from random_variables import he_positive
 
 FEATURES = 16
@@ -43,7 +42,7 @@ def _pair(spec, side):
 
 
 def _apply(module):
-  return quick_jit(functools.partial(module.apply, train=False))
+  return jax.jit(functools.partial(module.apply, train=False))
 
 
 def _view(classifier, kernel_size):

@@ -11,7 +11,6 @@ import pytest
 from jaxseg import models
 from jaxseg.errors import UserError
 from network_shapes import network_shapes, total_size
-from quick_jit import quick_jit
 from random_variables import lecun_normed
 import torch_parity
 
@@ -85,7 +84,7 @@ def test_a_small_image_is_filled_up_with_zeros():
   model = _create(backbone={**TINY["backbone"], "stage_sizes": (1,) * 5})
   image = jax.random.normal(jax.random.key(0), (1, 20, 25, 3))
   variables = _random(model, (20, 25))
-  apply = quick_jit(functools.partial(model.apply, train=False))
+  apply = jax.jit(functools.partial(model.apply, train=False))
   small = apply(variables, image)["logits"]
   filled = jnp.pad(image, ((0, 0), (0, 13), (0, 8), (0, 0)))
   np.testing.assert_allclose(

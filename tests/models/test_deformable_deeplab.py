@@ -11,7 +11,6 @@ import pytest
 from jaxseg import models
 from jaxseg.errors import UserError
 from network_shapes import network_shapes, total_size
-from quick_jit import quick_jit
 from reached_parameters import unreached_parameters
 
 TRUNK = 42_500_160  # torchvision's ResNet-101
@@ -67,11 +66,11 @@ def _create(**backbone):
 
 def _init(model, image):
   init = functools.partial(model.init, train=False)
-  return quick_jit(init)(jax.random.key(1), image)
+  return jax.jit(init)(jax.random.key(1), image)
 
 
 def _apply(model, variables, image) -> np.ndarray:
-  apply = quick_jit(functools.partial(model.apply, train=False))
+  apply = jax.jit(functools.partial(model.apply, train=False))
   return np.asarray(apply(variables, image)["logits"])
 
 

@@ -12,7 +12,6 @@ from jaxseg.errors import UserError
 from jaxseg.layers.dense_conv import DenseConvHead
 from jaxseg.models import dilatednet
 from network_shapes import network_shapes, total_size
-from quick_jit import quick_jit
 import receptive_field
 
 # By layer arithmetic: the front end has FCN-32s's layers; a basic context has
@@ -111,7 +110,7 @@ def test_basic_context_begins_as_the_identity():
     context = dilatednet.Context(dilations, (1,) * (layers - 1))
     scores = jax.random.uniform(jax.random.key(1), (2, 9, 12, 5))
     run = functools.partial(context.init_with_output, train=False)
-    y, _ = quick_jit(run)(jax.random.key(0), scores)
+    y, _ = jax.jit(run)(jax.random.key(0), scores)
     np.testing.assert_array_equal(y, scores)
 
 
@@ -122,7 +121,7 @@ def test_large_context_hands_every_class_on():
   product = np.eye(classes)
   for a, b in zip(sizes[:-1], sizes[1:], strict=True):
     init = dilatednet.identity_init(classes)
-    kernel = quick_jit(functools.partial(init, shape=(3, 3, a, b)))(
+    kernel = jax.jit(functools.partial(init, shape=(3, 3, a, b)))(
       jax.random.key(0)
     )
     expected = np.zeros((3, 3, a, b))
@@ -149,9 +148,9 @@ def test_scores_stand_on_every_eighth_pixel_of_a_mirrored_image():
   """Against the front end on an image that NumPy mirrored."""
   model = _create(context="none")
   image = np.random.default_rng(0).standard_normal((1, 17, 22, 3), np.float32)
-  init = quick_jit(functools.partial(model.init, train=False))
+  init = jax.jit(functools.partial(model.init, train=False))
   variables = init(jax.random.key(0), image)
-  logits = quick_jit(functools.partial(model.apply, train=False))(
+  logits = jax.jit(functools.partial(model.apply, train=False))(
     variables, image
   )["logits"]
   # (1 + 2 + 4 + 8 + 16) + 32: more than the image has.
@@ -161,7 +160,7 @@ def test_scores_stand_on_every_eighth_pixel_of_a_mirrored_image():
   mirrored = np.pad(image, [(0, 0), *pads, (0, 0)], mode="reflect")
   front = FrontEnd(model.backbone, features=4, kernel_size=3)
   parts = {k: variables["params"][k] for k in ("backbone", "head")}
-  x = quick_jit(functools.partial(front.apply, train=False))(
+  x = jax.jit(functools.partial(front.apply, train=False))(
     {"params": parts}, mirrored
   )
   score = variables["params"]["score"]
@@ -181,7 +180,7 @@ def test_joint_training_starts_from_the_front_end(tmp_path):
   front, joint = _create(context="none"), _create()
   image = jax.random.normal(jax.random.key(0), (1, 9, 9, 3))
   trained, fresh = (
-    quick_jit(functools.partial(model.init, train=False))(
+    jax.jit(functools.partial(model.init, train=False))(
       jax.random.key(i), image
     )
     for i, model in enumerate((front, joint))
@@ -193,7 +192,7 @@ def test_joint_training_starts_from_the_front_end(tmp_path):
     joint, fresh, model=str(path), skip=("^context/",)
   )
   before, after = (
-    quick_jit(functools.partial(model.apply, train=False))(v, image)["logits"]
+    jax.jit(functools.partial(model.apply, train=False))(v, image)["logits"]
     for model, v in ((front, trained), (joint, variables))
   )
   assert before.min() > 0

@@ -13,7 +13,6 @@ from jaxseg.backbones import geometry
 from jaxseg.errors import UserError
 from jaxseg.models import fcn
 from network_shapes import network_shapes, total_size
-from quick_jit import quick_jit
 from random_variables import he_positive
 import receptive_field
 import torch_parity
@@ -160,7 +159,7 @@ def test_four_channels_make_an_early_fusion():
 def test_scores_begin_at_zero():
   model = _create("fcn_8s")
   image = jax.random.normal(jax.random.key(1), (1, 9, 13, 3))
-  outputs, variables = quick_jit(
+  outputs, variables = jax.jit(
     functools.partial(model.init_with_output, train=False)
   )(jax.random.key(0), image)
   np.testing.assert_array_equal(outputs["logits"], 0)
@@ -175,7 +174,7 @@ def test_learned_upsampling_begins_as_the_fixed_one():
     for which in ("none", "intermediate")
   )
   variables = he_positive(network_shapes(fixed, (40, 33))[1])
-  fresh = quick_jit(functools.partial(learned.init, train=False))(
+  fresh = jax.jit(functools.partial(learned.init, train=False))(
     jax.random.key(0), image
   )
   added = {
@@ -183,7 +182,7 @@ def test_learned_upsampling_begins_as_the_fixed_one():
   }
   assert set(added) == {"upscore2", "upscore_pool4"}
   expected, y = (
-    quick_jit(functools.partial(model.apply, train=False))(v, image)["logits"]
+    jax.jit(functools.partial(model.apply, train=False))(v, image)["logits"]
     for model, v in (
       (fixed, variables),
       (learned, {"params": {**variables["params"], **added}}),
@@ -201,7 +200,7 @@ def test_at_once_scales_what_the_skips_score():
   scaled["params"]["score_pool4"]["kernel"] *= 0.01
   scaled["params"]["score_pool3"]["kernel"] *= 0.0001
   y, expected = (
-    quick_jit(functools.partial(model.apply, train=False))(v, image)["logits"]
+    jax.jit(functools.partial(model.apply, train=False))(v, image)["logits"]
     for model, v in ((at_once, variables), (staged, scaled))
   )
   np.testing.assert_allclose(y, expected, atol=1e-5 * np.abs(expected).max())

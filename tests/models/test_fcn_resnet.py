@@ -11,7 +11,6 @@ import pytest
 from jaxseg import models, weights
 from network_shapes import network_shapes, total_size
 import parity_table as parity
-from quick_jit import quick_jit
 
 CLASSES = 5
 # torchvision: (layers, classes) -> without, with auxiliary head.
@@ -138,7 +137,7 @@ def test_equals_torchvision():
     model, variables = _ours(state)
     _, expected = _ours({**state, **slopes})
 
-    @quick_jit
+    @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def gradient(params):
       outputs = model.apply(

@@ -18,7 +18,6 @@ from jaxseg.models.hypercolumn import (
   places,
 )
 from network_shapes import network_shapes, total_size
-from quick_jit import quick_jit
 from random_variables import he_positive
 
 TRUNK = {"name": "caffenet", "widths": (4, 8, 8, 8, 8)}
@@ -66,7 +65,7 @@ def test_a_sum_over_layers_is_one_classifier_of_the_stack(backbone):
   image = _image(1, 65, 97)
   variables = _variables(model, image)
 
-  @quick_jit
+  @jax.jit
   def run(variables):
     outputs, seen = model.apply(
       variables,
@@ -127,10 +126,10 @@ def test_a_box_of_the_whole_image_is_the_whole_image():
   image = _image(2, 64, 64)
   variables = _variables(whole, image)
   boxes = jnp.asarray([[[0, 0, 64, 64]]] * 2, jnp.float32)
-  expected = quick_jit(functools.partial(whole.apply, train=False))(
+  expected = jax.jit(functools.partial(whole.apply, train=False))(
     variables, image
   )["logits"]
-  outputs = quick_jit(functools.partial(boxed.apply, train=False))(
+  outputs = jax.jit(functools.partial(boxed.apply, train=False))(
     variables, image, boxes
   )
   scale = np.abs(expected).max()
@@ -159,7 +158,7 @@ def test_each_pixel_blends_the_classifiers_around_it(grid_size):
     (grid_size, grid_size, CLASSES)
   )
   score["bias"] = jnp.asarray(bias.ravel(), jnp.float32)
-  outputs = quick_jit(functools.partial(model.apply, train=False))(
+  outputs = jax.jit(functools.partial(model.apply, train=False))(
     variables, image, boxes
   )
   assert outputs["heatmaps"].shape == (1, 2, 50, 50, CLASSES)
@@ -205,7 +204,7 @@ def test_boxes_are_differentiable_and_reach_every_parameter():
   )
   variables = _variables(model, image, boxes)
 
-  @quick_jit
+  @jax.jit
   @jax.grad
   def grad(params):
     outputs = model.apply(

@@ -15,7 +15,6 @@ from jaxseg.layers.pool import adaptive_avg_pool
 from jaxseg.models.pspnet import Head, PyramidPooling, window_avg_pool
 from network_shapes import network_shapes, total_size
 from parity_table import channels_first, relative
-from quick_jit import quick_jit
 import torch_parity
 
 # hszhao/semseg, model/pspnet.py: (layers, classes) -> without, with aux head.
@@ -142,7 +141,7 @@ def test_the_first_loss_is_that_of_knowing_nothing():
   image = jnp.asarray(rng.standard_normal((4, 65, 97, 3)), jnp.float32)
   label = jnp.asarray(rng.integers(0, 11, image.shape[:3]))
 
-  @quick_jit
+  @jax.jit
   def first_losses(keys):
     outputs, _ = model.init_with_output(keys, image, train=True)
     return {

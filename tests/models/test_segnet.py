@@ -14,7 +14,6 @@ from jaxseg.errors import UserError
 from jaxseg.layers.pool import max_pool
 from jaxseg.models.segnet import monte_carlo
 from network_shapes import network_shapes, total_size
-from quick_jit import quick_jit
 from random_variables import lecun_normed
 import receptive_field
 import torch_parity
@@ -111,7 +110,7 @@ def test_receptive_field_of_basics_deepest_features():
 @pytest.mark.parametrize("name", ["segnet", "segnet_basic"])
 def test_norms_begin_as_published(name):
   model = _create(name)
-  init = quick_jit(functools.partial(model.init, train=False))
+  init = jax.jit(functools.partial(model.init, train=False))
   variables = init(jax.random.key(0), jnp.ones((1, 1, 1, 3)))
   flat = traverse_util.flatten_dict(variables["params"], sep="/")
   norms = [path for path in flat if path.endswith("norm/bias")]
@@ -162,13 +161,13 @@ def test_monte_carlo_is_mean_and_variance_over_keys(samples, at_once):
   image = jax.random.normal(jax.random.key(0), (2, 16, 19, 3))
   variables = _random(model, (16, 19))
   key = jax.random.key(5)
-  mean, variance = quick_jit(
+  mean, variance = jax.jit(
     functools.partial(
       monte_carlo, model, key=key, samples=samples, at_once=at_once
     )
   )(variables, image)
 
-  @quick_jit
+  @jax.jit
   def draw(key):
     return _frozen(model).apply(
       variables, image, train=True, rngs={"dropout": key}
@@ -187,7 +186,7 @@ def test_without_dropout_nothing_varies():
   image = 255 * jax.random.uniform(jax.random.key(0), (1, 9, 11, 3))
   variables = _random(model, (9, 11))
   run = functools.partial(monte_carlo, model, samples=2)
-  mean, variance = quick_jit(run)(variables, image, key=jax.random.key(0))
+  mean, variance = jax.jit(run)(variables, image, key=jax.random.key(0))
   logits = model.apply(variables, image, train=False)["logits"]
   np.testing.assert_allclose(mean, jax.nn.softmax(logits), atol=1e-5)
   np.testing.assert_allclose(variance, 0, atol=1e-9)

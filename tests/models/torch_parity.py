@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from parity_table import channels_first, relative, relative_by_path
-from quick_jit import quick_jit
 
 
 def tensors(tree, *, requires_grad: bool = False) -> dict:
@@ -60,7 +59,7 @@ def assert_equal(
   (want * torch.from_numpy(pull)).sum().backward()
   expected = {path: value.grad.numpy() for path, value in params.items()}
 
-  @quick_jit
+  @jax.jit
   @functools.partial(jax.grad, has_aux=True)
   def gradients(params):
     outputs, _ = model.apply(
