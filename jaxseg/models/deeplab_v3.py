@@ -41,6 +41,7 @@ from jaxseg.layers.conv import (
   ConvNormAct,
   kaiming_fan_out,
   torch_uniform,
+  torch_uniform_bias,
 )
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.resize import resize_bilinear
@@ -61,6 +62,9 @@ class Variant:
     dropout_rate: of the pyramid.
     align_corners: how scores are resized.
     auxiliary: FCN's head on c4.
+    kernel_init: of the convolutions before the scores.
+    score_init: of the scores' kernel.
+    score_bias_init: of their bias, by the fan in.
   """
 
   backbone: Mapping[str, Any]
@@ -71,6 +75,7 @@ class Variant:
   auxiliary: bool = False
   kernel_init: Callable[..., Any] = kaiming_fan_out
   score_init: Callable[..., Any] = SCORE_INIT
+  score_bias_init: Callable[[int], Any] = lambda fan_in: nn.initializers.zeros
 
 
 _ATROUS = {"output_stride": 16, "contract_dilation": False}
@@ -87,6 +92,7 @@ VARIANTS = {
     auxiliary=True,
     kernel_init=torch_uniform,
     score_init=torch_uniform,
+    score_bias_init=torch_uniform_bias,
   ),
 }
 
@@ -166,6 +172,7 @@ class DeepLabV3(nn.Module):
       self.num_classes,
       1,
       kernel_init=form.score_init,
+      bias_init=form.score_bias_init(x.shape[-1]),
       param_dtype=self.param_dtype,
       name="classifier",
     )(x)

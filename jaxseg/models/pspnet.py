@@ -24,7 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.layers.conv import Conv, ConvNormAct, torch_uniform
+from jaxseg.layers.conv import (
+  Conv,
+  ConvNormAct,
+  torch_uniform,
+  torch_uniform_bias,
+)
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.pool import adaptive_avg_pool
 from jaxseg.layers.resize import resize_bilinear
@@ -107,9 +112,13 @@ class Head(nn.Module):
       broadcast_dims=(1, 2) if self.channel_dropout else (),
       name="dropout",
     )(x, deterministic=not train)
-    x = Conv(self.num_classes, 1, kernel_init=torch_uniform, name="classifier")(
-      x
-    )
+    x = Conv(
+      self.num_classes,
+      1,
+      kernel_init=torch_uniform,
+      bias_init=torch_uniform_bias(self.features),
+      name="classifier",
+    )(x)
     return x.astype(jnp.float32)
 
 
