@@ -65,7 +65,6 @@ def get_config(arg: str = "") -> ConfigDict:
 def small(c: ConfigDict) -> None:
   """A narrow VGG and a 2x2 fc6, on whole scenes: minutes on two CPU cores."""
   recipes.from_scratch(c, learning_rate=8e-3, steps=1000)
-  c.train.norm_batches = 0
   with c.unlocked():
     c.model.backbone.update(width=12, stage_sizes=(1, 1, 1, 1, 1))
   c.model.update(fc_features=64, fc_kernel=2, init_deviation=0.1)

@@ -88,7 +88,6 @@ def laptop(c: ConfigDict) -> None:
   """ResNet-18 at output stride 16, see `recipes.half_size`."""
   recipes.half_size(c)
   c.norm.update(name="batch", momentum=0.9)
-  c.train.norm_batches = 0
   c.model.update(rates=(2, 4, 6), features=128)
   with c.unlocked():
     c.model.backbone.update(name="resnet18", stem="conv7")

@@ -69,12 +69,7 @@ def same(c: ConfigDict) -> None:
   """Padded and normalised: any size, no mirroring, an ordinary optimizer."""
   c.model.update(unet.SAME)
   c.norm.name = "batch"
-  c.optimizer.update(
-    name="adamw",
-    learning_rate=1e-3,
-    weight_decay=0.01,
-    no_decay=("(bias|scale)$",),
-  )
+  recipes.adamw(c, learning_rate=1e-3)
   c.schedule.name = "poly"
   c.train.batch_size = 8
 

@@ -31,13 +31,8 @@ def get_config(arg: str = "") -> ConfigDict:
         centre=False,
       )
     )
-  c.optimizer.update(
-    name="adamw",
-    learning_rate=1e-3,
-    weight_decay=0.01,
-    no_decay=("(bias|scale)$",),
-    multipliers=(("^backbone/", 0.1),),
-  )
+  recipes.adamw(c, learning_rate=1e-3)
+  c.optimizer.multipliers = (("^backbone/", 0.1),)
   c.train.update(steps=20_000, batch_size=16, eval_every=1000)
   if preset == "shapes":
     small(c)

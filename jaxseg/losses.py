@@ -161,19 +161,9 @@ def heads_loss(
   sample = (slice(None), *[slice(None, None, label_stride)] * (label.ndim - 1))
   added_weights = None
   if border_weight:
-    if label.ndim != 3:
-      raise UserError(
-        f"loss.border_weight is {border_weight} for labels of shape "
-        f"{label.shape}; only [n, h, w] has borders: leave it at 0"
-      )
-    added_weights = jax.vmap(
-      functools.partial(
-        border_weights,
-        ignore_label=ignore_label,
-        w0=border_weight,
-        std=border_std,
-      )
-    )(label)[sample]
+    added_weights = _borders(
+      label, ignore_label=ignore_label, w0=border_weight, std=border_std
+    )[sample]
   total, weight = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
   for key, head_weight in pairs:
     if key not in outputs:
@@ -189,6 +179,16 @@ def heads_loss(
     )
     total += head_weight * head_sum
   return total, weight
+
+
+def _borders(label, *, w0: float, **options) -> Float[Array, "n h w"]:
+  """`border_weights` of each image."""
+  if label.ndim != 3:
+    raise UserError(
+      f"loss.border_weight is {w0} for labels of shape {label.shape}; only "
+      "[n, h, w] has borders: leave it at 0"
+    )
+  return jax.vmap(functools.partial(border_weights, w0=w0, **options))(label)
 
 
 def _class_weights(class_weights, classes: int) -> jax.Array:

@@ -56,21 +56,27 @@ def deeplab_sgd(c: ConfigDict, *, weight_decay: float) -> None:
   )
 
 
-def from_scratch(c: ConfigDict, *, learning_rate: float, steps: int) -> None:
-  """What trains a narrow network from random weights in minutes.
-
-  AdamW, a cosine after a short warm-up, and an average of the weights.
-  """
+def adamw(c: ConfigDict, *, learning_rate: float) -> None:
+  """AdamW; biases and scales do not decay."""
   c.optimizer.update(
     name="adamw",
     learning_rate=learning_rate,
     weight_decay=0.01,
     no_decay=("(bias|scale)$",),
-    multipliers=(),
-    ema_decay=0.98,
   )
+
+
+def from_scratch(c: ConfigDict, *, learning_rate: float, steps: int) -> None:
+  """What trains a narrow network from random weights in minutes.
+
+  AdamW, a cosine after a short warm-up, an average of the weights, and the
+  running averages of the norms as they are.
+  """
+  adamw(c, learning_rate=learning_rate)
+  c.optimizer.update(multipliers=(), ema_decay=0.98)
   c.schedule.update(name="cosine", warmup_steps=50)
   c.train.update(steps=steps, batch_size=16, eval_every=steps // 2)
+  c.train.norm_batches = 0
 
 
 def half_size(c: ConfigDict) -> None:
@@ -112,7 +118,6 @@ def segnet(
 def small_segnet(c: ConfigDict, *, learning_rate: float, steps: int) -> None:
   """What trains a narrow SegNet from random weights in minutes."""
   from_scratch(c, learning_rate=learning_rate, steps=steps)
-  c.train.norm_batches = 0
   c.augment.flip = True
   c.loss.balance = ""
   c.eval.batch_size = 50

@@ -1,7 +1,6 @@
 """Every configuration with every data preset loads, locks and builds."""
 
 import functools
-import importlib.util
 from pathlib import Path
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from config_files import CONFIGS, load_config, load_module
 from jaxseg import config as configs
 from jaxseg.data.datasets import DATASETS
 from jaxseg.errors import UserError
@@ -16,14 +16,7 @@ from jaxseg.training import optimizers, step
 from jaxseg.training.checkpoints import create_model
 from jaxseg.training.state import create_state
 
-FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-
-
-def load(path: Path, arg: str):
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(arg), module
+FILES = sorted(CONFIGS.glob("*.py"))
 
 
 # Every network in its narrow and in its published form; the other presets
@@ -35,7 +28,7 @@ def cases() -> list:
   """Each file with each preset, and each of its variants with CamVid."""
   found = []
   for path in FILES:
-    _, module = load(path, "")
+    module = load_module(path)
     for preset in configs.DATA_PRESETS:
       marks = [] if preset in SHOWN else [pytest.mark.slow]
       found.append((path, preset, marks))
@@ -49,7 +42,7 @@ def cases() -> list:
 
 def resolved(path: Path, arg: str):
   """The configuration, with what would come from the data set filled in."""
-  config, _ = load(path, arg)
+  config = load_config(path.stem, arg)
   spec = DATASETS[config.data.name]
   with config.unlocked():
     config.data.class_names = spec.class_names or tuple("abcdefg")
@@ -119,7 +112,7 @@ def test_every_config_takes_a_step(path, preset):
   config = resolved(path, preset)
   if preset not in SHOWN:
     with config.unlocked():
-      config.model = load(path, "shapes")[0].model
+      config.model = load_config(path.stem, "shapes").model
   config.train.batch_size = 2
   config.augment.update(crop=(96, 96), scale=(1.0, 1.0))
   run, state, batch = one_step(config, (96, 96))
@@ -141,22 +134,21 @@ def test_every_config_takes_a_step(path, preset):
   assert np.isfinite(measured["loss"]) and measured["loss"] > 0
   assert np.isfinite(measured["gradient_norm"])
   assert measured["gradient_norm"] > 0
-  for path, value in jax.tree.leaves_with_path(after.params):
-    assert jnp.isfinite(value).all(), jax.tree_util.keystr(path)
+  for where, value in jax.tree.leaves_with_path(after.params):
+    assert jnp.isfinite(value).all(), jax.tree_util.keystr(where)
 
 
 @pytest.mark.parametrize(
   "arg", ["camvid,cascade,torchvision", "camvid,torchvision,finetune"]
 )
 def test_deeplab_v3_refuses_variants_that_exclude_each_other(arg):
-  path = next(path for path in FILES if path.stem == "deeplab_v3")
   with pytest.raises(UserError, match="leave out one"):
-    load(path, arg)
+    load_config("deeplab_v3", arg)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_field_exists_in_the_base(path):
-  config, _ = load(path, "")
+  config = load_config(path.stem)
   base = configs.base()
   for section in config:
     assert section in base
@@ -174,7 +166,7 @@ def test_lists_never_appear_where_tuples_must():
         walk(item)
 
   for path in FILES:
-    walk(load(path, "")[0].to_dict())
+    walk(load_config(path.stem).to_dict())
 
 
 def test_a_misspelt_preset_says_which_exist():

@@ -110,9 +110,11 @@ def evaluate(
     `rand_f`, averaged over the sections, and its `rand_threshold`.
   """
   classes = len(class_names)
-  confusion = np.zeros((classes, classes), np.int64)
-  loss_sum = loss_weight = 0.0
-  rand_f = sections = 0.0
+  sums = {
+    "confusion": np.zeros((classes, classes), np.int64),
+    "loss_sum": 0.0,
+    "loss_weight": 0.0,
+  }
   bar = tqdm(
     batches,
     desc="evaluate",
@@ -124,12 +126,11 @@ def evaluate(
     dynamic_ncols=True,
   )
   for counts in _one_behind(eval_step, variables, bar, to_device):
-    confusion += np.asarray(counts["confusion"])
-    loss_sum += float(counts["loss_sum"])
-    loss_weight += float(counts["loss_weight"])
-    if "rand_f" in counts:
-      rand_f = rand_f + np.asarray(counts["rand_f"], float)
-      sections += float(counts["sections"])
+    for key, count in counts.items():
+      # In 64 bits from here on.
+      exact = np.int64 if key == "confusion" else np.float64
+      sums[key] = sums.get(key, 0.0) + np.asarray(count, exact)
+  confusion, loss_weight = sums["confusion"], float(sums["loss_weight"])
   scores = metrics.scores(confusion, absent=absent)
   share = confusion.sum(axis=1) / max(confusion.sum(), 1)
   per_class = {
@@ -138,12 +139,12 @@ def evaluate(
     "share": share,
   }
   scores.pop("dice")
-  if sections:
-    best = int(np.argmax(rand_f))
-    scores["rand_f"] = float(rand_f[best] / sections)
-    scores["rand_threshold"] = rand_score.THRESHOLDS[best]
+  if sums.get("sections"):
+    scores |= rand_score.best(sums["rand_f"], float(sums["sections"]))
   return {
-    "loss": loss_sum / loss_weight if loss_weight else float("nan"),
+    "loss": (
+      float(sums["loss_sum"]) / loss_weight if loss_weight else float("nan")
+    ),
     **scores,
     **{
       f"{key}/{name}": float(value)

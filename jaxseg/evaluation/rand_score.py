@@ -19,6 +19,7 @@ warping error, is not computed.
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer
+import numpy as np
 
 from jaxseg.regions import connected_regions
 
@@ -92,6 +93,15 @@ def rand_f_scores(
 
   scores, counted = jax.vmap(of_section)(label, cell)
   return jnp.sum(scores, axis=0), jnp.sum(counted)
+
+
+def best(scores: Float[np.ndarray, "t"], sections: float) -> dict[str, float]:
+  """Of sums of `rand_f_scores`: the best mean, and at which threshold."""
+  index = int(np.argmax(scores))
+  return {
+    "rand_f": float(scores[index] / sections),
+    "rand_threshold": THRESHOLDS[index],
+  }
 
 
 def _sum_of_squares(number, weight, length: int) -> Float[Array, ""]:

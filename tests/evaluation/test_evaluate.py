@@ -92,17 +92,23 @@ def plain(variables, image, label):
   }
 
 
+def scored(c, model, variables, batches, **options):
+  """Scores of all batches, on one device."""
+  return evaluate.evaluate(
+    evaluate.make_eval_step(model, c),
+    variables,
+    batches,
+    class_names=NAMES,
+    progress=False,
+    **options,
+  )
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 16])
 def test_any_batch_size_gives_the_plain_evaluation(batch_size):
   c, model, variables = setup()
   image, label = split()
-  scores = evaluate.evaluate(
-    evaluate.make_eval_step(model, c),
-    variables,
-    batches(image, label, batch_size),
-    class_names=NAMES,
-    progress=False,
-  )
+  scores = scored(c, model, variables, batches(image, label, batch_size))
   expected = plain(variables, image, label)
   np.testing.assert_array_equal(scores["confusion"], expected["confusion"])
   for key, value in expected.items():
@@ -113,13 +119,7 @@ def test_rand_score_is_the_mean_over_the_images_at_the_best_threshold():
   c, model, variables = setup()
   c.eval.rand = True
   image, label = split(5)
-  scores = evaluate.evaluate(
-    evaluate.make_eval_step(model, c),
-    variables,
-    batches(image, label, 4),
-    class_names=NAMES,
-    progress=False,
-  )
+  scores = scored(c, model, variables, batches(image, label, 4))
   logits = model.apply(
     variables, jnp.asarray((image / 255 - 0.5) / 0.25), train=False
   )["logits"]
@@ -156,13 +156,8 @@ def test_absent_convention_is_passed_on():
   c, model, variables = setup()
   image, label = split()
   run = {
-    absent: evaluate.evaluate(
-      evaluate.make_eval_step(model, c),
-      variables,
-      batches(image, label, 4),
-      class_names=NAMES,
-      absent=absent,
-      progress=False,
+    absent: scored(
+      c, model, variables, batches(image, label, 4), absent=absent
     )["miou"]
     for absent in ("skip", "zero", "one")
   }
@@ -231,13 +226,7 @@ def test_an_empty_split_is_undefined_not_an_error():
 def test_flat_scores_are_what_a_log_can_hold():
   c, model, variables = setup()
   image, label = split()
-  scores = evaluate.evaluate(
-    evaluate.make_eval_step(model, c),
-    variables,
-    batches(image, label, 4),
-    class_names=NAMES,
-    progress=False,
-  )
+  scores = scored(c, model, variables, batches(image, label, 4))
   flat = evaluate.flat(scores)
   assert all(type(v) is float and np.isfinite(v) for v in flat.values())
   assert {"loss", "miou", "pixel_accuracy", "mean_accuracy"} <= flat.keys()
@@ -247,13 +236,7 @@ def test_flat_scores_are_what_a_log_can_hold():
 def test_table_has_a_line_a_class():
   c, model, variables = setup()
   image, label = split()
-  scores = evaluate.evaluate(
-    evaluate.make_eval_step(model, c),
-    variables,
-    batches(image, label, 4),
-    class_names=NAMES,
-    progress=False,
-  )
+  scores = scored(c, model, variables, batches(image, label, 4))
   table = evaluate.format_table(scores, NAMES).splitlines()
   assert table[0].split() == [
     "class",

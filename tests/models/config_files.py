@@ -2,16 +2,21 @@
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import ml_collections
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def load_config(name: str, arg: str = "") -> ml_collections.ConfigDict:
-  """`get_config(arg)` of configs/NAME.py."""
-  path = CONFIGS / f"{name}.py"
+def load_module(path: Path) -> ModuleType:
+  """One of the files."""
   spec = importlib.util.spec_from_file_location(path.stem, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return module.get_config(arg)
+  return module
+
+
+def load_config(name: str, arg: str = "") -> ml_collections.ConfigDict:
+  """`get_config(arg)` of configs/NAME.py."""
+  return load_module(CONFIGS / f"{name}.py").get_config(arg)
