@@ -30,9 +30,10 @@ ALLOWED = {
     "image_label", "regions",
   },
   "weights": {"models", "backbones", "layers"},
+  "runs": {"config", "models"},
   "training": {
-    "config", "models", "augment", "losses", "metrics", "sharding", "data",
-    "evaluation", "weights", "image_label",
+    "config", "runs", "models", "augment", "losses", "metrics", "sharding",
+    "data", "evaluation", "weights", "image_label",
   },
 }  # fmt: skip
 

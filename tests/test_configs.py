@@ -12,8 +12,8 @@ from config_files import CONFIGS, load_config, load_module
 from jaxseg import config as configs
 from jaxseg.data.datasets import DATASETS
 from jaxseg.errors import UserError
+from jaxseg.runs.run import create_model
 from jaxseg.training import optimizers, step
-from jaxseg.training.checkpoints import create_model
 from jaxseg.training.state import create_state
 
 FILES = sorted(CONFIGS.glob("*.py"))

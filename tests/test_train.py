@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from jaxseg.training.checkpoints import Checkpoints
+from jaxseg.runs.checkpoints import Checkpoints
 
 SHORT = (
   "--config.data.loader=resident",

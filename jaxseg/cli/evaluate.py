@@ -16,7 +16,7 @@ from jaxseg import data, metrics, sharding
 from jaxseg.cli import options
 from jaxseg.evaluation import evaluate
 from jaxseg.evaluation.inference import Inference
-from jaxseg.training.checkpoints import Run, load_run
+from jaxseg.runs.run import Run, load_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

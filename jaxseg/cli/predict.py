@@ -24,7 +24,7 @@ from jaxseg.cli import options
 from jaxseg.data import decoding, pairing, placement, progress
 from jaxseg.errors import UserError
 from jaxseg.evaluation import inference, pictures
-from jaxseg.training.checkpoints import Run, load_run
+from jaxseg.runs.run import Run, load_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

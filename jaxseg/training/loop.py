@@ -14,7 +14,8 @@ from tqdm import tqdm
 from jaxseg import data, sharding
 from jaxseg.errors import UserError
 from jaxseg.evaluation import evaluate
-from jaxseg.training.checkpoints import Checkpoints
+from jaxseg.runs.checkpoints import Checkpoints
+from jaxseg.runs.workdir import claim
 from jaxseg.training.interruption import Interruption
 from jaxseg.training.reports import Reports
 from jaxseg.training.setup import initialise, start
@@ -22,7 +23,6 @@ from jaxseg.training.state import TrainState
 from jaxseg.training.statistics import Settle
 from jaxseg.training.step import Recipe, train_step
 from jaxseg.training.validation import Validation
-from jaxseg.training.workdir import claim
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from jaxseg.evaluation import pictures
-from jaxseg.training.workdir import MetricsLog
+from jaxseg.runs.metrics_log import MetricsLog
 
 
 class Reports:

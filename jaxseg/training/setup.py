@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxseg import sharding, weights
+from jaxseg.runs.run import create_model, load_run
 from jaxseg.training import optimizers
-from jaxseg.training.checkpoints import create_model, load_run
 from jaxseg.training.state import TrainState, create_state
 
 

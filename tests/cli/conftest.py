@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxseg import config as configs
-from jaxseg.training.checkpoints import Run
+from jaxseg.runs.run import Run
 
 PALETTE = ((0, 0, 0), (255, 0, 0), (0, 200, 0), (0, 0, 255))
 

@@ -10,9 +10,9 @@ import pytest
 
 from jaxseg import cli, data, sharding
 from jaxseg.config import with_data
-from jaxseg.training.checkpoints import Checkpoints
+from jaxseg.runs.checkpoints import Checkpoints
+from jaxseg.runs.workdir import save_config
 from jaxseg.training.setup import start
-from jaxseg.training.workdir import save_config
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg.training.checkpoints import Checkpoints
+from jaxseg.runs.checkpoints import Checkpoints
 
 FIELDS = (
   "--config.train.steps=3",

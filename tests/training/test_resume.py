@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg.training.checkpoints import Checkpoints
-from jaxseg.training.workdir import read_metrics
+from jaxseg.runs.checkpoints import Checkpoints
+from jaxseg.runs.metrics_log import read_metrics
 
 # Eleven examples and a batch of eight: step 4 ends inside the third epoch.
 FIELDS = (

@@ -6,7 +6,7 @@ import pytest
 
 from jaxseg.config import base
 from jaxseg.errors import UserError
-from jaxseg.training import workdir as workdirs
+from jaxseg.runs import metrics_log, workdir as workdirs
 
 
 def test_a_config_survives_the_round_trip(tmp_path):
@@ -44,15 +44,15 @@ def test_fields_that_change_no_result_may_differ(tmp_path):
 
 
 def test_the_log_drops_what_comes_again(tmp_path):
-  log = workdirs.MetricsLog(tmp_path, resume_step=0)
+  log = metrics_log.MetricsLog(tmp_path, resume_step=0)
   for step in (1, 2, 3):
     log.write(step, "train", {"loss": 1.0 / step})
   # A line torn by a power cut is dropped as well.
   with open(tmp_path / "metrics.jsonl", "a") as f:
     f.write('{"step": 4, "sp')
-  log = workdirs.MetricsLog(tmp_path, resume_step=2)
+  log = metrics_log.MetricsLog(tmp_path, resume_step=2)
   log.write(3, "train", {"loss": 0.0})
-  steps = [(m["step"], m["loss"]) for m in workdirs.read_metrics(tmp_path)]
+  steps = [(m["step"], m["loss"]) for m in metrics_log.read_metrics(tmp_path)]
   assert steps == [(1, 1.0), (2, 0.5), (3, 0.0)]
 
 

@@ -7,21 +7,15 @@
 
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 from pathlib import Path
 import shutil
 from typing import Any
 
-import flax.linen as nn
 import jax
-from ml_collections import ConfigDict
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from jaxseg import models
 from jaxseg.errors import UserError
-from jaxseg.training import workdir as workdirs
-from jaxseg.training.state import TrainState
 
 BEST_METRIC = "miou"
 
@@ -52,7 +46,7 @@ class Checkpoints:
       )
 
   def save(
-    self, state: TrainState, metrics: dict[str, float] | None = None
+    self, state: Any, metrics: dict[str, float] | None = None
   ) -> None:
     """Starts saving; returns once the arrays are copied off the device.
 
@@ -71,7 +65,7 @@ class Checkpoints:
         metrics=metrics and {BEST_METRIC: metrics[BEST_METRIC]},
       )
 
-  def _check_space(self, state: TrainState) -> None:
+  def _check_space(self, state: Any) -> None:
     """Refuses to begin what the disk cannot hold."""
     self.wait()
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
@@ -103,7 +97,7 @@ class Checkpoints:
     """Step of the checkpoint with the best validation mIoU."""
     return self._manager.best_step()
 
-  def restore(self, like: TrainState, step: int | None = None) -> TrainState:
+  def restore(self, like: Any, step: int | None = None) -> Any:
     """Restores onto the shapes and shardings of `like` (arrays or structs)."""
     step = self.latest_step() if step is None else step
     with _explained(self._directory):
@@ -149,63 +143,3 @@ def _explained(directory: Path) -> Iterator[None]:
         "checkpoints are intact; free some space and run the same command"
       ) from error
     raise
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """A trained network, rebuilt from its work directory alone."""
-
-  config: ConfigDict
-  model: nn.Module
-  variables: dict[str, Any]
-  step: int
-
-
-def load_run(workdir: str | Path, which: str | int = "best") -> Run:
-  """Rebuilds a network and its variables from a work directory.
-
-  Args:
-    workdir: written by training.
-    which: "best" (by validation mIoU; the last one if none was evaluated),
-      "last", or a step.
-
-  Raises:
-    UserError: no run there, no checkpoint, or not the one asked for.
-  """
-  workdir = Path(workdir)
-  config = workdirs.load_config(workdir)
-  if not (workdir / "checkpoints").is_dir():
-    raise UserError(f"{workdir}/checkpoints: no such directory; train first")
-  checkpoints = Checkpoints(workdir)
-  steps = checkpoints.steps()
-  if not steps:
-    raise UserError(f"{workdir}/checkpoints holds no complete checkpoint")
-  if which == "best":
-    step = checkpoints.best_step()
-    step = steps[-1] if step is None else step
-  elif which == "last":
-    step = steps[-1]
-  else:
-    step = int(which)
-    if step not in steps:
-      raise UserError(f"{workdir}: no checkpoint of step {step}; has {steps}")
-  tree = checkpoints.restore_as_saved(step)
-  checkpoints.close()
-  params = tree["params"] if tree.get("ema") is None else tree["ema"]
-  variables = {"params": params, "batch_stats": tree.get("batch_stats") or {}}
-  return Run(config, create_model(config), variables, step)
-
-
-def create_model(config: ConfigDict) -> nn.Module:
-  """The network of a resolved configuration."""
-  fields = {"dtype": config.dtype, **config.model.to_dict()}
-  norm = config.norm.to_dict()
-  used = {
-    "batch": ("name", "momentum", "epsilon", "frozen"),
-    "group": ("name", "epsilon"),
-  }.get(norm["name"], ("name",))
-  if norm["name"] != "paper":
-    fields["norm"] = {key: norm[key] for key in used}
-  return models.create(
-    fields.pop("name"), num_classes=len(config.data.class_names), **fields
-  )
