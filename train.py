@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
   config = CONFIG.value
   workdir = WORKDIR.value or f"runs/{config.name}-{config.data.name}"
   try:
-    loop.train_and_evaluate(config, workdir)
+    loop.train(config, workdir)
   except errors.UserError as error:
     # Without waiting for writer threads that a full disk keeps failing.
     print(f"error: {error}", file=sys.stderr, flush=True)

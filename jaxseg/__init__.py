@@ -1,6 +1,18 @@
 """jaxseg: semantic segmentation in JAX, every classic network as published.
 
-The rooms are imported one by one (`from jaxseg import models`), so that
-reading a network never loads a data pipeline, and TensorFlow is loaded by
-`jaxseg.data.builders` and `jaxseg.data.pipeline` alone.
+Subpackages are imported one by one (`from jaxseg import models`), so that
+reading a network never loads a data pipeline. Only `jaxseg.data.builders` and
+`jaxseg.data.pipeline` load TensorFlow.
 """
+
+import importlib.metadata
+
+__version__ = importlib.metadata.version("jaxseg")
+
+
+def load_run(workdir, checkpoint="best"):
+  """Loads a trained network; see `jaxseg.runs.run.load_run`."""
+  # Imported here, so that `import jaxseg` stays light.
+  from jaxseg.runs.run import load_run
+
+  return load_run(workdir, checkpoint)

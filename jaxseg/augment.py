@@ -19,6 +19,8 @@ Colour follows torchvision's ColorJitter (transforms v2), in the fixed order
 brightness, contrast, saturation, hue.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer, Key, UInt8
@@ -29,6 +31,22 @@ import numpy as np
 UNIT = np.float32(1 / 255)
 # ITU-R 601-2 luma, as torchvision's rgb_to_grayscale rounds it.
 LUMA = (0.2989, 0.587, 0.114)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+  """How training images change at random; `augment` explains each field."""
+
+  crop: tuple[int, int] = (64, 64)
+  scale: tuple[float, float] = (1.0, 1.0)
+  flip: bool = False
+  rotation: float = 0.0
+  elastic_std: float = 0.0
+  elastic_grid: tuple[int, int] = (3, 3)
+  brightness: float = 0.0
+  contrast: float = 0.0
+  saturation: float = 0.0
+  hue: float = 0.0
 
 
 def augment(

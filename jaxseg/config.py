@@ -19,6 +19,7 @@ def base() -> ConfigDict:
   """Every field with its default."""
   c = ConfigDict()
   c.name = ""  # name of the config file; with data.name the default workdir
+  c.words = ()  # what followed the file's name: ("shapes", "small")
   c.seed = 0  # of parameters, data order, augmentation and dropout
 
   # "segmentation", or "classification": one label an image, its largest class

@@ -9,9 +9,11 @@ stray 255 is NaN or silence in JAX, and -1 trains the last class.)
 """
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import functools
 import math
 
+from flax.core import FrozenDict
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
@@ -115,73 +117,93 @@ def softmax_cross_entropy(
   return jnp.sum(cost), jnp.sum(pixel_weight)
 
 
-def heads_loss(
-  outputs: Mapping[str, jax.Array],
-  label: Integer[Array, "*pixels"],
-  *,
-  head_weights: Mapping[str, float] | Sequence[tuple[str, float]],
-  ignore_label: int,
-  class_weights: Sequence[float] | jax.Array | None = None,
-  label_smoothing: float = 0.0,
-  normalise_by: str = "weight",
-  label_stride: int = 1,
-  border_weight: float = 0.0,
-  border_std: float = 5.0,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+@dataclasses.dataclass(frozen=True)
+class HeadsLoss:
   """Cross-entropy of several outputs of one network, weighted and added.
 
-  Args:
-    outputs: what the network returned.
-    label: as for `softmax_cross_entropy`, like all that follow here.
-    head_weights: weight of each output's loss, e.g. `{"logits": 1.0,
-      "aux_logits": 0.4}`, or the same as pairs, which can be hashed. Outputs
-      that are not named are not trained.
-    ignore_label: label of the pixels that count nowhere.
-    class_weights: one a class.
-    label_smoothing: share spread over all classes.
-    normalise_by: a key of `NORMALISERS`.
-    label_stride: the loss looks at every n-th pixel of every n-th row only.
-      Where scores were enlarged n times by `zoom_bilinear`, these are the
-      scores themselves, and the loss is DeepLab's on the shrunken label.
-    border_weight: `w0` of `border_weights`, which are added; 0 for none.
-    border_std: their `std`.
-
-  Returns:
-    The weighted sum of the heads' sums, and the one weight they share.
-
-  Raises:
-    UserError: a head that the network does not have, or border weights of
-      whole images.
+  Attributes:
+    heads: Weight of each output's loss, e.g. `{"logits": 1.0, "aux_logits":
+      0.4}`. Outputs that are not named are not trained.
+    class_weights: One a class; () for all one.
+    label_smoothing: Share of the target that is spread over all classes.
+    normalise_by: Denominator of the loss, one of `NORMALISERS`.
+    label_stride: The loss looks at every n-th pixel of every n-th row. Where
+      logits were enlarged n times by `zoom_bilinear`, these pixels are the
+      logits before the enlargement, and the loss is DeepLab's on the shrunken
+      label.
+    border_weight: `w0` of `border_weights`, which are added to the weights of
+      the pixels; 0 for none.
+    border_std: `std` of `border_weights`, in pixels.
   """
-  pairs = tuple(dict(head_weights).items())
-  if not pairs:
-    raise UserError(
-      f"loss.heads is empty; expected weights for some of {list(outputs)}"
-    )
-  sample = (slice(None), *[slice(None, None, label_stride)] * (label.ndim - 1))
-  added_weights = None
-  if border_weight:
-    added_weights = _borders(
-      label, ignore_label=ignore_label, w0=border_weight, std=border_std
-    )[sample]
-  total, weight = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
-  for key, head_weight in pairs:
-    if key not in outputs:
-      raise unknown_name("output in loss.heads", key, outputs)
-    head_sum, weight = softmax_cross_entropy(
-      outputs[key][sample],
-      label[sample],
-      ignore_label=ignore_label,
-      class_weights=class_weights,
-      added_weights=added_weights,
-      label_smoothing=label_smoothing,
-      normalise_by=normalise_by,
-    )
-    total += head_weight * head_sum
-  return total, weight
+
+  heads: Mapping[str, float] = FrozenDict({"logits": 1.0})
+  class_weights: tuple[float, ...] = ()
+  label_smoothing: float = 0.0
+  normalise_by: str = "weight"
+  label_stride: int = 1
+  border_weight: float = 0.0
+  border_std: float = 5.0
+
+  def __post_init__(self):
+    # A plain dict cannot be hashed.
+    object.__setattr__(self, "heads", FrozenDict(self.heads))
+    object.__setattr__(self, "class_weights", tuple(self.class_weights))
+    if not self.heads:
+      raise UserError(
+        "loss.heads is empty; expected the weight of at least one output of "
+        'the network, such as {"logits": 1.0}'
+      )
+    if self.normalise_by not in NORMALISERS:
+      raise unknown_name("loss.normalise_by", self.normalise_by, NORMALISERS)
+
+  def __call__(
+    self,
+    outputs: Mapping[str, jax.Array],
+    label: Integer[Array, "*pixels"],
+    *,
+    ignore_label: int,
+  ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Returns the weighted sum of the heads' losses, and their one weight.
+
+    Args:
+      outputs: What the network returned.
+      label: Classes 0..k-1 or `ignore_label`.
+      ignore_label: Label of the pixels that count nowhere.
+
+    Raises:
+      UserError: The network lacks a head, or border weights are asked for
+        labels of whole images.
+    """
+    stride = slice(None, None, self.label_stride)
+    sample = (slice(None), *(label.ndim - 1) * (stride,))
+    added_weights = None
+    if self.border_weight:
+      added_weights = _image_border_weights(
+        label,
+        ignore_label=ignore_label,
+        w0=self.border_weight,
+        std=self.border_std,
+      )[sample]
+    total, weight = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
+    for head, head_weight in self.heads.items():
+      if head not in outputs:
+        raise unknown_name("output in loss.heads", head, outputs)
+      head_sum, weight = softmax_cross_entropy(
+        outputs[head][sample],
+        label[sample],
+        ignore_label=ignore_label,
+        class_weights=self.class_weights,
+        added_weights=added_weights,
+        label_smoothing=self.label_smoothing,
+        normalise_by=self.normalise_by,
+      )
+      total += head_weight * head_sum
+    return total, weight
 
 
-def _borders(label, *, w0: float, **options) -> Float[Array, "n h w"]:
+def _image_border_weights(
+  label, *, w0: float, **options
+) -> Float[Array, "n h w"]:
   """`border_weights` of each image."""
   if label.ndim != 3:
     raise UserError(

@@ -22,18 +22,17 @@ ALLOWED = {
   "regions": set(),
   "losses": {"regions"},
   "metrics": set(),
-  "image_label": set(),
   "sharding": set(),
   "data": {"config"},
+  "tasks": {"augment", "losses", "metrics", "regions"},
   "evaluation": {
-    "models", "metrics", "sharding", "losses", "augment", "layers",
-    "image_label", "regions",
+    "models", "tasks", "metrics", "sharding", "layers",
   },
   "weights": {"models", "backbones", "layers"},
-  "runs": {"config", "models"},
+  "runs": {"config", "models", "tasks", "evaluation", "data"},
   "training": {
     "config", "runs", "models", "augment", "losses", "metrics", "sharding",
-    "data", "evaluation", "weights", "image_label",
+    "data", "evaluation", "weights", "tasks",
   },
 }  # fmt: skip
 
@@ -69,7 +68,7 @@ def test_imports_run_one_way():
 
 @pytest.mark.parametrize(
   "module",
-  ["models", "training.loop", "evaluation.evaluate", "weights", "cli", "data"],
+  ["models", "training.loop", "evaluation.scoring", "weights", "cli", "data"],
 )
 def test_no_tensorflow_is_loaded(module):
   code = (

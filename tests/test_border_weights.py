@@ -80,17 +80,14 @@ def test_the_loss_adds_them_to_the_class_weights(smoothing):
   cost = -np.sum(share * of_class * log_p, axis=-1)
   own = np.sum(is_class * of_class, axis=-1)
 
+  loss = losses.HeadsLoss(
+    class_weights=tuple(class_weights),
+    label_smoothing=smoothing,
+    border_weight=4.0,
+    border_std=3.0,
+  )
   total, weight = jax.jit(
-    lambda x, y: losses.heads_loss(
-      {"logits": x},
-      y,
-      head_weights={"logits": 1.0},
-      ignore_label=IGNORE,
-      class_weights=tuple(class_weights),
-      label_smoothing=smoothing,
-      border_weight=4.0,
-      border_std=3.0,
-    )
+    lambda x, y: loss({"logits": x}, y, ignore_label=IGNORE)
   )(jnp.asarray(logits), jnp.asarray(label))
   np.testing.assert_allclose(total, np.sum(cost[valid]), rtol=1e-5)
   np.testing.assert_allclose(weight, np.sum(own[valid]), rtol=1e-5)
@@ -98,10 +95,8 @@ def test_the_loss_adds_them_to_the_class_weights(smoothing):
 
 def test_whole_images_have_no_borders():
   with pytest.raises(UserError, match="leave it at 0"):
-    losses.heads_loss(
+    losses.HeadsLoss(border_weight=10.0)(
       {"logits": jnp.zeros((2, 3))},
       jnp.zeros(2, jnp.int32),
-      head_weights={"logits": 1.0},
       ignore_label=IGNORE,
-      border_weight=10.0,
     )

@@ -10,6 +10,7 @@ import pytest
 
 from config_files import CONFIGS, load_config, load_module
 from jaxseg import config as configs
+from jaxseg import tasks
 from jaxseg.data.datasets import DATASETS
 from jaxseg.errors import UserError
 from jaxseg.runs.run import create_model
@@ -70,7 +71,7 @@ def one_step(config, image_size):
       ema=config.optimizer.ema_decay > 0,
     )
   )
-  recipe = step.Recipe.from_config(config)
+  task = tasks.create(config)
   batch = {
     "image": jax.ShapeDtypeStruct((n, h, w, 3), jnp.uint8),
     "label": jax.ShapeDtypeStruct((n, h, w), jnp.uint8),
@@ -78,7 +79,7 @@ def one_step(config, image_size):
     "index": jax.ShapeDtypeStruct((n,), jnp.int32),
   }
   run = functools.partial(
-    step.train_step, model=model, optimizer=optimizer, recipe=recipe
+    step.train_step, model=model, optimizer=optimizer, task=task
   )
   return run, state, batch
 

@@ -31,7 +31,8 @@ def softmax_cross_entropy(logits, label, **options):
 
 def heads_loss(outputs, label, **options):
   outputs = {key: jnp.asarray(value) for key, value in outputs.items()}
-  return losses.heads_loss(outputs, jnp.asarray(label), **options)
+  loss = losses.HeadsLoss(**options)
+  return loss(outputs, jnp.asarray(label), ignore_label=IGNORE)
 
 
 def reference(logits, label, weights, smoothing):
@@ -184,11 +185,8 @@ def test_a_label_stride_looks_at_every_nth_pixel_and_row():
   rng = np.random.default_rng(0)
   logits = jnp.asarray(rng.standard_normal((2, 9, 12, 3)), jnp.float32)
   label = jnp.asarray(rng.integers(0, 3, (2, 9, 12)))
-  fields = dict(head_weights={"logits": 1.0}, ignore_label=255)
-  got = losses.heads_loss({"logits": logits}, label, label_stride=4, **fields)
-  want = losses.heads_loss(
-    {"logits": logits[:, ::4, ::4]}, label[:, ::4, ::4], **fields
-  )
+  got = heads_loss({"logits": logits}, label, label_stride=4)
+  want = heads_loss({"logits": logits[:, ::4, ::4]}, label[:, ::4, ::4])
   np.testing.assert_array_equal(got, want)
   assert got[1] == 2 * 3 * 3
 
@@ -201,28 +199,27 @@ def test_heads_are_weighted_and_share_one_weight():
   aux_sum, _ = softmax_cross_entropy(aux, label, **options)
   outputs = {"logits": logits, "aux_logits": aux, "unused": logits}
   heads = {"logits": 1.0, "aux_logits": 0.4}
-  for given in (heads, tuple(heads.items())):
-    total, shared = heads_loss(outputs, label, head_weights=given, **options)
-    np.testing.assert_allclose(total, main_sum + 0.4 * aux_sum, rtol=1e-6)
-    assert shared == weight
+  total, shared = heads_loss(outputs, label, heads=heads, class_weights=WEIGHTS)
+  np.testing.assert_allclose(total, main_sum + 0.4 * aux_sum, rtol=1e-6)
+  assert shared == weight
+
+
+def test_losses_can_be_hashed_and_compared():
+  heads = {"logits": 1.0, "aux_logits": 0.4}
+  a, b = (losses.HeadsLoss(heads=dict(heads)) for _ in range(2))
+  assert a == b and hash(a) == hash(b)
+  assert a != losses.HeadsLoss()
 
 
 @pytest.mark.parametrize(
   "call, words",
   [
     (
-      lambda x, y: heads_loss(
-        {"logits": x},
-        jnp.asarray(y),
-        head_weights={"logit": 1.0},
-        ignore_label=IGNORE,
-      ),
+      lambda x, y: heads_loss({"logits": x}, y, heads={"logit": 1.0}),
       ["'logit'", "did you mean 'logits'", "loss.heads"],
     ),
     (
-      lambda x, y: heads_loss(
-        {"logits": x}, y, head_weights={}, ignore_label=IGNORE
-      ),
+      lambda x, y: heads_loss({"logits": x}, y, heads={}),
       ["loss.heads is empty", "logits"],
     ),
     (
@@ -236,6 +233,10 @@ def test_heads_are_weighted_and_share_one_weight():
         x, y, ignore_label=IGNORE, normalise_by="wieght"
       ),
       ["'wieght'", "did you mean 'weight'"],
+    ),
+    (
+      lambda x, y: heads_loss({"logits": x}, y, normalise_by="wieght"),
+      ["loss.normalise_by", "'wieght'", "did you mean 'weight'"],
     ),
   ],
 )

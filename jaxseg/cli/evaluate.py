@@ -14,9 +14,9 @@ import jax
 
 from jaxseg import data, metrics, sharding
 from jaxseg.cli import options
-from jaxseg.evaluation import evaluate
-from jaxseg.evaluation.inference import Inference
+from jaxseg.evaluation import scoring, tables
 from jaxseg.runs.run import Run, load_run
+from jaxseg.tasks.segmentation import Scores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,50 +54,50 @@ def run(args: argparse.Namespace) -> None:
   ):
     if value is not None:
       config[section][field] = value
-  split = args.split or config.data.eval_split
-  scores = _scores(trained, split)
+  if args.split:
+    config.data.eval_split = args.split
+  dataset = data.open(config, training=False)
+  scores = _scores(trained, dataset)
   if jax.process_index() != 0:
     return
-  about = _about(args.workdir, trained, split)
+  about = _about(args.workdir, trained, dataset)
   if args.json:
     print(json.dumps({**about, **_plain(scores)}, allow_nan=False))
   else:
     print(_heading(about, config.task))
-    print(evaluate.format_table(scores, config.data.class_names))
+    print(tables.format_table(scores, config.data.class_names))
 
 
-def _scores(trained: Run, split: str) -> evaluate.Scores:
+def _scores(trained: Run, dataset: data.Dataset) -> Scores:
   config = trained.config
   mesh = sharding.make_mesh()
   sharding.check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
-  batches = data.eval_batches(
-    config,
-    split,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+  batches = dataset.eval_batches(
+    process_index=jax.process_index(), process_count=jax.process_count()
   )
-  count = data.num_examples(config, split)
-  return evaluate.evaluate(
-    evaluate.make_eval_step(trained.model, config, mesh),
+  count_step = scoring.make_count_step(
+    trained.model, trained.task, trained.inference, mesh
+  )
+  return scoring.score(
+    count_step,
     jax.device_put(trained.variables, sharding.replicated(mesh)),
     sharding.device_batches(batches, mesh),
-    class_names=config.data.class_names,
-    absent=config.eval.absent,
-    total=-(-count // config.eval.batch_size),
+    trained.task,
+    total=-(-dataset.splits[dataset.eval_split] // config.eval.batch_size),
   )
 
 
-def _about(workdir: str, trained: Run, split: str) -> dict[str, Any]:
+def _about(workdir: str, trained: Run, dataset: data.Dataset) -> dict[str, Any]:
   """All that the numbers depend on."""
   config = trained.config
-  how = Inference.from_config(config)
+  how = trained.inference
   return {
     "workdir": str(workdir),
     "step": trained.step,
     "model": config.model.name,
     "dataset": config.data.name,
-    "split": split,
-    "images": data.num_examples(config, split),
+    "split": dataset.eval_split,
+    "images": dataset.splits[dataset.eval_split],
     "canvas": list(config.eval.canvas or config.data.canvas),
     "inference": str(how),
     "scales": list(how.scales),
@@ -121,7 +121,7 @@ def _heading(about: dict[str, Any], task: str) -> str:
   )
 
 
-def _plain(scores: evaluate.Scores) -> dict[str, Any]:
+def _plain(scores: Scores) -> dict[str, Any]:
   """Scores as JSON knows them: no NaN, no arrays."""
   return {
     key: value.tolist()

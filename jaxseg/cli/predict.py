@@ -10,21 +10,18 @@ written.
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 from pathlib import Path
 import sys
 
-import jax
-from jaxtyping import Integer, UInt8
-import numpy as np
 from PIL import Image
 
 from jaxseg.cli import options
-from jaxseg.data import decoding, pairing, placement, progress
+from jaxseg.data import decoding, pairing, progress
 from jaxseg.errors import UserError
-from jaxseg.evaluation import inference, pictures
-from jaxseg.runs.run import Run, load_run
+from jaxseg.evaluation import pictures
+from jaxseg.runs.run import load_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,13 +47,9 @@ def run(args: argparse.Namespace) -> int:
   unreadable: list[UserError] = []
   if todo:
     trained = load_run(args.workdir, args.checkpoint)
-    if trained.config.task == "classification":
-      raise UserError(
-        f"{args.workdir} classifies whole images, so it has no masks to write; "
-        "expected the run of a segmentation network"
-      )
     options.override(trained.config, args)
-    predict = make_predictor(trained)
+    # Compiled before threads ask for it.
+    _ = trained.compiled
     palette = trained.config.data.palette
 
     def work(number: int) -> UserError | None:
@@ -65,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         image = decoding.read_image(job.source)
       except UserError as error:
         return error
-      ids = predict(image)
+      ids = trained.predict(image)
       # The id map last: where it is, the overlay is too.
       overlay = pictures.overlay(image, ids, palette)
       pictures.save(job.overlay, Image.fromarray(overlay))
@@ -82,41 +75,6 @@ def run(args: argparse.Namespace) -> int:
     f"{output}" + (f", {skipped} were there already" if skipped else "")
   )
   return 2 if unreadable else 0
-
-
-def make_predictor(
-  trained: Run,
-) -> Callable[[np.ndarray], np.ndarray]:
-  """A function from an image `[h, w, 3]` of any size to its ids `[h, w]`.
-
-  One shape is compiled, the canvas; the function may be called from threads.
-  """
-  config = trained.config
-  height, width = config.eval.canvas or config.data.canvas
-  red, green, blue = (round(255 * m) for m in config.data.mean)
-  recipe = placement.Recipe(
-    canvas=(height, width),
-    fill=(red, green, blue),
-    ignore_label=config.data.ignore_label,
-  )
-  variables = jax.device_put(trained.variables)
-  network = (
-    jax.jit(inference.make_predict_logits(trained.model, config))
-    .lower(variables, jax.ShapeDtypeStruct((1, height, width, 3), np.uint8))
-    .compile()
-  )
-
-  def predict(
-    image: UInt8[np.ndarray, "h w 3"],
-  ) -> Integer[np.ndarray, "h w"]:
-    # Placed as a training example whose labels nobody reads.
-    labels = np.zeros(image.shape[:2], np.uint8)
-    example = recipe.make(image, labels, np.dtype(np.uint8))
-    logits = network(variables, example["image"][None])
-    h, w = example["size"]
-    return inference.ids_at_size(np.asarray(logits)[0, :h, :w], image.shape[:2])
-
-  return predict
 
 
 @dataclasses.dataclass(frozen=True)

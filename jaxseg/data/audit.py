@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 from jaxseg.data import labels, progress
-from jaxseg.data.placement import Recipe
+from jaxseg.data.placement import Placement
 from jaxseg.data.sources import Source
 from jaxseg.errors import UserError
 
@@ -49,14 +49,14 @@ def problems_error(problems: Sequence[str], total: int) -> UserError | None:
   return UserError(problems[0] + (more if len(problems) > 1 else ""))
 
 
-def count_ids(source: Source, recipe: Recipe) -> Counts:
-  """Counts every id of every mask, under the recipe's label map.
+def count_ids(source: Source, placement: Placement) -> Counts:
+  """Counts every id of every mask, under the placement's label map.
 
   Raises:
     UserError: masks that cannot be read, hold colours, or do not have the
       size of their image.
   """
-  label_map = dict(recipe.label_map)
+  label_map = dict(placement.label_map)
   counts: Counts = {}
   problems: list[str] = []
   total = 0
@@ -135,16 +135,16 @@ def median_frequency(
   )
 
 
-def check_ids(counts: Counts, num_classes: int, recipe: Recipe) -> None:
+def check_ids(counts: Counts, num_classes: int, placement: Placement) -> None:
   """Refuses ids that are neither a class nor the ignore id."""
-  ignore = recipe.ignore_label
-  if _is_binary(counts, recipe):
-    raise _binary_error(recipe)
+  ignore = placement.ignore_label
+  if _is_binary(counts, placement):
+    raise _binary_error(placement)
   ids = _all_ids(counts)
   outside = [i for i in ids if not 0 <= i < num_classes and i != ignore]
   if not outside:
     return
-  flag = _flag(recipe, {i: ignore for i in outside})
+  flag = _flag(placement, {i: ignore for i in outside})
   raise UserError(
     f"label ids {_listed(outside)} are outside 0..{num_classes - 1} and are not"
     f" data.ignore_label={ignore}: {_where(counts, outside)}; to ignore them"
@@ -152,30 +152,30 @@ def check_ids(counts: Counts, num_classes: int, recipe: Recipe) -> None:
   )
 
 
-def discover_classes(counts: Counts, recipe: Recipe) -> int:
+def discover_classes(counts: Counts, placement: Placement) -> int:
   """The number of classes of masks that nobody has named: highest id + 1.
 
   Refused where the ids do not look like classes 0, 1, 2, ..., K-1.
   """
-  ignore = recipe.ignore_label
+  ignore = placement.ignore_label
   ids = _all_ids(counts)
   seen = [i for i in ids if i != ignore]
-  if _is_binary(counts, recipe):
-    raise _binary_error(recipe)
+  if _is_binary(counts, placement):
+    raise _binary_error(placement)
   if not seen or seen == [0]:
     raise UserError(
       f"the masks hold no id but {_listed(ids)} (first: {_first(counts)}):"
       " there is nothing to learn; expected class ids 0, 1, 2, ..."
     )
   if seen[0] < 0:
-    flag = _flag(recipe, {i: ignore for i in seen if i < 0})
+    flag = _flag(placement, {i: ignore for i in seen if i < 0})
     raise UserError(
       f"label id {seen[0]} is negative: {_where(counts, seen[:1])}; expected"
       f" class ids 0, 1, 2, ...; to ignore it pass {flag}"
     )
   _refuse_grey(counts)
   if 2 * len(seen) <= seen[-1]:
-    flag = _flag(recipe, {old: new for new, old in enumerate(seen)})
+    flag = _flag(placement, {old: new for new, old in enumerate(seen)})
     raise UserError(
       f"the masks hold the ids {_listed(seen)}, not 0, 1, 2, ...:"
       f" {_where(counts, seen[1:])}; if each of them is a class, pass {flag}"
@@ -187,7 +187,7 @@ def discover_classes(counts: Counts, recipe: Recipe) -> int:
       f"data.ignore_label={ignore} lies among the ids 0..{seen[-1]} of the"
       " masks, where the classes are; pass"
       f" --config.data.ignore_label={free}"
-      f" {_flag(recipe, {ignore: free, **shift})}"
+      f" {_flag(placement, {ignore: free, **shift})}"
     )
   return seen[-1] + 1
 
@@ -215,17 +215,17 @@ def _all_ids(counts: Counts) -> list[int]:
   return sorted({i for split in counts.values() for i in split})
 
 
-def _is_binary(counts: Counts, recipe: Recipe) -> bool:
+def _is_binary(counts: Counts, placement: Placement) -> bool:
   """Only 0 and 255, as the files have it: most likely a foreground."""
-  made = 255 in dict(recipe.label_map).values()
+  made = 255 in dict(placement.label_map).values()
   return _all_ids(counts) in ([0, 255], [255]) and not made
 
 
-def _binary_error(recipe: Recipe) -> UserError:
+def _binary_error(placement: Placement) -> UserError:
   return UserError(
     "the masks hold only the ids 0 and 255: a foreground drawn as 255 would be"
     f" taken for ignored pixels; if 255 is a class, pass"
-    f" {_flag(recipe, {255: 1})}"
+    f" {_flag(placement, {255: 1})}"
   )
 
 
@@ -245,9 +245,9 @@ def _where(counts: Counts, ids: Sequence[int]) -> str:
   return ", ".join(parts) + (", ..." if len(ids) > 3 else "")
 
 
-def _flag(recipe: Recipe, extra: dict[int, int]) -> str:
+def _flag(placement: Placement, extra: dict[int, int]) -> str:
   """The flag to paste: the map in use, followed by `extra`."""
-  old = {a: extra.get(b, b) for a, b in recipe.label_map}
+  old = {a: extra.get(b, b) for a, b in placement.label_map}
   both = {**extra, **old}
   return labels.format_label_map({a: b for a, b in both.items() if a != b})
 

@@ -33,7 +33,7 @@ import tensorflow as tf  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 
 from jaxseg.data import audit, examples  # noqa: E402
-from jaxseg.data.placement import Recipe  # noqa: E402
+from jaxseg.data.placement import Placement  # noqa: E402
 from jaxseg.data.sources import Source  # noqa: E402
 from jaxseg.errors import UserError  # noqa: E402
 
@@ -63,13 +63,15 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   # package that TFDS uses without requiring it (importlib_resources).
   code_path = None
 
-  def __init__(self, source: Source, recipe: Recipe, dtype: np.dtype, **kwargs):
-    self._source, self._recipe, self._dtype = source, recipe, dtype
+  def __init__(
+    self, source: Source, placement: Placement, dtype: np.dtype, **kwargs
+  ):
+    self._source, self._placement, self._dtype = source, placement, dtype
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
     raw = tfds.features.Encoding.BYTES
-    canvas = self._recipe.canvas
+    canvas = self._placement.canvas
     features = {
       "image": tfds.features.Tensor(
         shape=(*canvas, 3), dtype=np.uint8, encoding=raw
@@ -87,7 +89,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return {s: self._generate_examples(s) for s in self._source.splits}
 
   def _generate_examples(self, split: str):
-    made = examples.generate(self._source, split, self._recipe, self._dtype)
+    made = examples.generate(self._source, split, self._placement, self._dtype)
     yield from enumerate(made)
 
 
@@ -133,7 +135,7 @@ class Prepared:
 def prepare(
   name: str,
   source: Source,
-  recipe: Recipe,
+  placement: Placement,
   root: str,
   check: Callable[[audit.Counts], object],
 ) -> Prepared:
@@ -142,16 +144,16 @@ def prepare(
   Args:
     name: key of `BUILDERS`.
     source: the originals.
-    recipe: how they become examples.
+    placement: how they become examples.
     root: `data.prepared`.
     check: refuses ids; called before anything is written.
   """
   folder = Path(root).expanduser().absolute() / name
-  final = folder / examples.fingerprint(source, recipe)
+  final = folder / examples.fingerprint(source, placement)
   if not (final / _METADATA).is_file():
-    counts = audit.count_ids(source, recipe)
+    counts = audit.count_ids(source, placement)
     check(counts)
-    _build(name, source, recipe, final, counts)
+    _build(name, source, placement, final, counts)
   prepared = _read(final)
   check(prepared.counts)
   return prepared
@@ -160,12 +162,12 @@ def prepare(
 def _build(
   name: str,
   source: Source,
-  recipe: Recipe,
+  placement: Placement,
   final: Path,
   counts: audit.Counts,
 ) -> None:
   """Writes a set beside `final` and moves it there."""
-  dtype = audit.label_dtype(counts, recipe.ignore_label)
+  dtype = audit.label_dtype(counts, placement.ignore_label)
   partial = final.with_name(
     f"{final.name}.{socket.gethostname()}.{os.getpid()}"
   )
@@ -176,13 +178,13 @@ def _build(
     partial.mkdir(parents=True)
   try:
     with _disk_errors(final.parent), _quiet():
-      builder = BUILDERS[name](source, recipe, dtype, data_dir=str(partial))
+      builder = BUILDERS[name](source, placement, dtype, data_dir=str(partial))
       builder.download_and_prepare(file_format="array_record")
       made = {
         "name": name,
         "data": str(Path(builder.data_dir).relative_to(partial)),
         "dtype": dtype.name,
-        **_describe(source, recipe, counts),
+        **_describe(source, placement, counts),
       }
       (partial / _METADATA).write_text(json.dumps(made))
     _publish(partial, final)
@@ -190,10 +192,12 @@ def _build(
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def _describe(source: Source, recipe: Recipe, counts: audit.Counts) -> dict:
+def _describe(
+  source: Source, placement: Placement, counts: audit.Counts
+) -> dict:
   """What a person may want to know of a prepared set, and we of its ids."""
   return {
-    "recipe": dataclasses.asdict(recipe),
+    "placement": dataclasses.asdict(placement),
     "counts": {
       split: {i: dataclasses.asdict(c) for i, c in ids.items()}
       for split, ids in counts.items()

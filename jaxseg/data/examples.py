@@ -13,23 +13,23 @@ import json
 import numpy as np
 
 from jaxseg.data import audit, progress
-from jaxseg.data.placement import Recipe
+from jaxseg.data.placement import Placement
 from jaxseg.data.sources import Source
 from jaxseg.errors import UserError
 
-# Raise it when the same files and recipe give other examples, or the counts
+# Raise it when the same files and placement give other examples, or the counts
 # kept beside them other fields.
 _VERSION = 2
 
 
-def fingerprint(source: Source, recipe: Recipe) -> str:
+def fingerprint(source: Source, placement: Placement) -> str:
   """A short name that differs whenever the prepared examples may."""
-  parts = [_VERSION, dataclasses.asdict(recipe), source.stamp]
+  parts = [_VERSION, dataclasses.asdict(placement), source.stamp]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def generate(
-  source: Source, split: str, recipe: Recipe, dtype: np.dtype
+  source: Source, split: str, placement: Placement, dtype: np.dtype
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields the placed examples of a split, in order.
 
@@ -43,7 +43,7 @@ def generate(
       image, ids = source.read(split, index)
     except UserError as error:
       return error
-    return recipe.make(image, ids, dtype)
+    return placement.make(image, ids, dtype)
 
   count = len(source.splits[split])
   for made in progress.in_order(make, count, title=f"reading {split} examples"):

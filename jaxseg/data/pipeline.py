@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from jaxseg.data import builders, order
-from jaxseg.data.placement import Recipe
+from jaxseg.data.placement import Placement
 
 _FOREVER = np.iinfo(np.int64).max
 
@@ -41,11 +41,14 @@ class Batches:
 class Store:
   """Prepared examples, read by batches."""
 
-  def __init__(self, prepared: builders.Prepared, recipe: Recipe):
+  def __init__(self, prepared: builders.Prepared, placement: Placement):
     self.counts = prepared.counts
-    self._recipe = recipe
+    self._placement = placement
     self._dtype = prepared.dtype
     self._builder = tfds.builder_from_directory(prepared.path)
+
+  def load(self, split: str) -> None:
+    """Does nothing: preparing has read every file."""
 
   def train_batches(
     self, split: str, *, seed: int, start_step: int, share: order.Share
@@ -90,7 +93,7 @@ class Store:
 
   def _decode(self, records, index) -> dict[str, tf.Tensor]:
     """Serialised examples to arrays; padding where index is -1."""
-    height, width = self._recipe.canvas
+    height, width = self._placement.canvas
     raw = tf.io.FixedLenFeature([], tf.string)
     parsed = tf.io.parse_example(
       tf.reshape(records, [-1]),
@@ -108,7 +111,7 @@ class Store:
       "size": tf.cast(parsed["size"], tf.int32),
     }
     missing = tf.size(index) - tf.shape(batch["image"])[0]
-    for name, value in self._recipe.padding(self._dtype).items():
+    for name, value in self._placement.padding(self._dtype).items():
       shape = tf.concat([[missing], value.shape], 0)
       filler = tf.broadcast_to(tf.constant(value), shape)
       batch[name] = tf.concat([batch[name], filler], 0)

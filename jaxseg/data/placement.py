@@ -16,7 +16,7 @@ from jaxseg.data import labels
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Placement:
   """All that decides how a pair of files becomes an example.
 
   Attributes:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.data import audit, examples, order
-from jaxseg.data.placement import Recipe
+from jaxseg.data.placement import Placement
 from jaxseg.data.sources import Source
 from jaxseg.errors import UserError
 
@@ -28,13 +28,13 @@ class Store:
   def __init__(
     self,
     source: Source,
-    recipe: Recipe,
+    placement: Placement,
     check: Callable[[audit.Counts], object],
   ):
-    self.counts = audit.count_ids(source, recipe)
+    self.counts = audit.count_ids(source, placement)
     check(self.counts)
-    self._source, self._recipe = source, recipe
-    self._dtype = audit.label_dtype(self.counts, recipe.ignore_label)
+    self._source, self._placement = source, placement
+    self._dtype = audit.label_dtype(self.counts, placement.ignore_label)
     self._host: dict[str, dict[str, np.ndarray]] = {}
     self._device: dict[str, Arrays] = {}
 
@@ -43,10 +43,10 @@ class Store:
     if split in self._host or split in self._device:
       return
     count = len(self._source.splits[split])
-    blank = self._recipe.padding(self._dtype)
+    blank = self._placement.padding(self._dtype)
     self._require_memory(split, count * sum(v.nbytes for v in blank.values()))
     arrays = {k: np.empty((count, *v.shape), v.dtype) for k, v in blank.items()}
-    made = examples.generate(self._source, split, self._recipe, self._dtype)
+    made = examples.generate(self._source, split, self._placement, self._dtype)
     for index, example in enumerate(made):
       for name, value in example.items():
         arrays[name][index] = value
@@ -72,7 +72,7 @@ class Store:
   def eval_batches(self, split: str, *, share: order.Share) -> Iterator[Arrays]:
     """This process's part of every batch, the last one padded."""
     arrays = self._on_device(split)
-    padding = self._recipe.padding(self._dtype)
+    padding = self._placement.padding(self._dtype)
     for index in order.eval_indices(len(arrays["image"]), share):
       yield _eval_batch(arrays, padding, index)
 
@@ -90,8 +90,8 @@ class Store:
     if needed > 0.8 * free:
       raise UserError(
         f"data.loader='resident': split {split!r} takes {needed / 1e9:.1f} GB"
-        f" on a canvas of {self._recipe.canvas}, of {free / 1e9:.1f} GB there"
-        " are; use --config.data.loader=tfdata, or a smaller data.canvas"
+        f" on a canvas of {self._placement.canvas}, of {free / 1e9:.1f} GB that"
+        " exist; use --config.data.loader=tfdata, or a smaller data.canvas"
       )
 
 

@@ -13,7 +13,6 @@ import inspect
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from ml_collections import ConfigDict
 import numpy as np
 
 from jaxseg.data import decoding, pairing, shapes
@@ -99,6 +98,7 @@ class Drawn:
   splits: dict[str, range] = dataclasses.field(
     default_factory=lambda: {s: range(n) for s, n in shapes.SPLIT_SIZES.items()}
   )
+  _drawn: dict = dataclasses.field(default_factory=dict, repr=False)
 
   def name(self, split: str, index: int) -> str:
     return f"shapes/{split}/{index}"
@@ -110,30 +110,36 @@ class Drawn:
     return self.read(split, index)[1]
 
   def read(self, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    return _draw(split, index)
+    # Each example is drawn once: a few tens of MB hold the whole set.
+    if (split, index) not in self._drawn:
+      self._drawn[split, index] = shapes.draw(split, index)
+    return self._drawn[split, index]
 
   @property
   def stamp(self) -> list:
     return [hashlib.sha256(inspect.getsource(shapes).encode()).hexdigest()]
 
 
-@functools.cache
-def _draw(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-  """Drawn once: a few tens of MB hold the whole set."""
-  return shapes.draw(split, index)
+def find(name: str, path: str = "", val_fraction: float = 0.1) -> Source:
+  """Lists the examples of a data set.
 
+  Args:
+    name: Key of `datasets.DATASETS`.
+    path: Folder of the original files; `shapes` has none.
+    val_fraction: Share of a folder without splits that is kept for validation.
 
-def find(data: ConfigDict) -> Source:
-  """Lists the examples of `config.data`; UserError if they do not pair up."""
-  if data.name == "shapes":
+  Raises:
+    UserError: Files that are missing, or do not pair up.
+  """
+  if name == "shapes":
     return Drawn()
-  root = _root(data.name, data.path)
-  if data.name == "camvid":
+  root = _root(name, path)
+  if name == "camvid":
     splits = _camvid(root)
-  elif data.name == "isbi_em":
+  elif name == "isbi_em":
     splits = _isbi_em(root)
   else:
-    splits = _folder(root, data.val_fraction)
+    splits = _folder(root, val_fraction)
   return Files(root, splits)
 
 

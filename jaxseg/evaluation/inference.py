@@ -22,16 +22,16 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from jaxseg import sharding
-from jaxseg.augment import normalise
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers import crf_settings
 from jaxseg.layers.dense_crf import mean_field
 from jaxseg.layers.resize import resize_bilinear
 from jaxseg.models.segnet import monte_carlo
+from jaxseg.tasks.segmentation import Segmentation
 from jaxseg.types import Images
 
-# Of each pixel, or of the image where the network classifies images.
-Scores = Float[Array, "n *pixels k"]
+# One vector a pixel, or one an image if the network classifies images.
+Logits = Float[Array, "n *pixels k"]
 
 MODES = ("whole", "sliding")
 # Least probability a CRF is given, as in pydensecrf.utils.unary_from_softmax.
@@ -80,19 +80,6 @@ class Inference:
         "are usual"
       )
 
-  @classmethod
-  def from_config(cls, config: ConfigDict) -> "Inference":
-    """Reads `config.eval`; windows have the size of the training crop."""
-    return cls(
-      mode=config.eval.mode,
-      window=tuple(config.augment.crop),
-      stride=config.eval.stride,
-      scales=tuple(config.eval.scales),
-      flip=config.eval.flip,
-      crf=crf_settings.parse(config.eval.crf),
-      dropout_samples=config.eval.dropout_samples,
-    )
-
   def __str__(self) -> str:
     parts = [self.mode]
     if self.mode == "sliding":
@@ -109,9 +96,22 @@ class Inference:
     return "; ".join(parts)
 
 
+def create(config: ConfigDict) -> Inference:
+  """Reads `config.eval`; sliding windows have the size of the training crop."""
+  return Inference(
+    mode=config.eval.mode,
+    window=tuple(config.augment.crop),
+    stride=config.eval.stride,
+    scales=tuple(config.eval.scales),
+    flip=config.eval.flip,
+    crf=crf_settings.parse(config.eval.crf),
+    dropout_samples=config.eval.dropout_samples,
+  )
+
+
 def predict_logits(
   model: nn.Module, variables: Any, image: Images, how: Inference
-) -> Scores:
+) -> Logits:
   """Class scores of each pixel, float32, at the size of `image`.
 
   With one scale, one view and one window these are the network's own logits
@@ -146,22 +146,24 @@ def predict_logits(
 
 def make_predict_logits(
   model: nn.Module,
-  config: ConfigDict,
+  task: Segmentation,
+  inference: Inference,
   mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[Any, jax.Array], jax.Array]:
-  """A function (variables, uint8 images) -> logits, to be jitted.
+  """Returns a function (variables, uint8 images) -> logits, to be jitted.
 
   Args:
-    model: the network.
-    config: a resolved configuration.
-    mesh: over which the images are split; None for one device.
+    model: The network.
+    task: Normalises the images.
+    inference: How the network is applied.
+    mesh: The devices that images are split over; None for one device.
   """
-  how = Inference.from_config(config)
-  mean, std = tuple(config.data.mean), tuple(config.data.std)
 
-  def logits(variables: Any, image: UInt8[Array, "n h w 3"]) -> Scores:
-    scores = predict_logits(model, variables, normalise(image, mean, std), how)
-    return scores if how.crf is None else _refined(scores, image, how.crf, mesh)
+  def logits(variables: Any, image: UInt8[Array, "n h w 3"]) -> Logits:
+    result = predict_logits(model, variables, task.normalise(image), inference)
+    if inference.crf is None:
+      return result
+    return _refined(result, image, inference.crf, mesh)
 
   return logits
 
@@ -186,11 +188,15 @@ def _refined(logits, image, crf: crf_settings.CRF, mesh):
 
 def make_predict(
   model: nn.Module,
-  config: ConfigDict,
+  task: Segmentation,
+  inference: Inference,
   mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[Any, jax.Array], jax.Array]:
-  """A function (variables, uint8 images) -> class ids, to be jitted."""
-  logits = make_predict_logits(model, config, mesh)
+  """Returns a function (variables, uint8 images) -> class ids, to be jitted.
+
+  The arguments are those of `make_predict_logits`.
+  """
+  logits = make_predict_logits(model, task, inference, mesh)
 
   def predict(
     variables: Any, image: UInt8[Array, "n h w 3"]

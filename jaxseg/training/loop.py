@@ -2,71 +2,76 @@
 
 import functools
 import itertools
-from pathlib import Path
 import time
+from typing import Any
 
-import flax.linen as nn
+from etils import epath
 import jax
 from ml_collections import ConfigDict
 import numpy as np
 from tqdm import tqdm
 
-from jaxseg import data, sharding
+from jaxseg import sharding
 from jaxseg.errors import UserError
-from jaxseg.evaluation import evaluate
+from jaxseg.evaluation import tables
 from jaxseg.runs.checkpoints import Checkpoints
 from jaxseg.runs.workdir import claim
+from jaxseg.training import setup
+from jaxseg.training.batch_stats import make_recompute_batch_stats
 from jaxseg.training.interruption import Interruption
 from jaxseg.training.reports import Reports
-from jaxseg.training.setup import initialise, start
+from jaxseg.training.setup import Experiment
 from jaxseg.training.state import TrainState
-from jaxseg.training.statistics import Settle
-from jaxseg.training.step import Recipe, train_step
+from jaxseg.training.step import train_step
 from jaxseg.training.validation import Validation
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
+def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
   """Trains to `config.train.steps`, continuing what `workdir` holds.
 
   Args:
-    config: a configuration; `data.resolve` completes it.
-    workdir: config.json, checkpoints/, metrics.jsonl, TensorBoard events and
-      pictures/ are written there.
+    config: A configuration; what only the data know is filled in.
+    workdir: Receives config.json, checkpoints/, metrics.jsonl, TensorBoard
+      events and pictures/.
 
   Returns:
-    The final state.
+    The scores of the final state on the evaluation split.
 
   Raises:
-    UserError: bad data, a bad field, a full disk, a non-finite loss.
+    UserError: Bad data, a bad field, a full disk, or a loss that is not
+      finite.
   """
-  workdir = Path(workdir)
+  workdir = epath.Path(workdir)
   mesh = sharding.make_mesh()
-  for field in ("train", "eval"):
-    sharding.check_batch_size(
-      config[field].batch_size, mesh, f"config.{field}.batch_size"
-    )
-  config = data.resolve(config)
+  experiment = setup.create(config, mesh)
+  options = experiment.options
   chief = jax.process_index() == 0
   if chief:
-    claim(config, workdir)
+    claim(experiment.config, workdir)
+  _say(experiment.description)
 
-  model, optimizer, rate, state = start(config, mesh)
-  checkpoints = Checkpoints(workdir, keep_last=config.train.keep_last)
+  checkpoints = Checkpoints(workdir, keep_last=options.keep_last)
   if checkpoints.latest_step() is None:
-    state = initialise(config, model, state, mesh)
+    state = experiment.first_state(mesh)
   else:
-    state = checkpoints.restore(state)
+    state = checkpoints.restore(experiment.fresh_state(mesh))
     _say(f"continuing {workdir} from step {int(state.step)}")
-  first, last = int(state.step), config.train.steps
-  reports = Reports(config, workdir, resume_step=first, enabled=chief)
-  batches = train_batches(config, mesh, start_step=first)
+  first, last = int(state.step), options.steps
+  reports = Reports(
+    experiment.dataset, workdir, resume_step=first, enabled=chief
+  )
+  batches = train_batches(experiment, mesh, start_step=first)
   batch = next(batches)
-  # Before the step is compiled, which takes a while: it may refuse its fields.
-  validate = Validation(config, model, mesh, reports)
-  recipe = Recipe.from_config(config)
-  step_fn = compile_step(config, model, optimizer, recipe, mesh, state, batch)
-  norm_batches = config.train.norm_batches
-  settle = Settle(model, recipe, norm_batches, mesh)
+  # Built before the step is compiled, which takes a while: it checks fields.
+  validate = Validation(experiment, mesh, reports)
+  step_fn = compile_step(experiment, mesh, state, batch)
+  recompute_batch_stats = make_recompute_batch_stats(
+    experiment.model,
+    experiment.task,
+    seed=experiment.seed,
+    count=options.norm_batches,
+    mesh=mesh,
+  )
 
   scores, unread = None, None
   bar = tqdm(
@@ -82,35 +87,35 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     for step in range(first + 1, last + 1):
       state, metrics = step_fn(state, batch)
       # Reading the previous step's loss does not wait for this one.
-      check_finite(config, unread)
+      check_finite(experiment, unread)
       unread = (step, metrics, batch["index"])
       batch = next(batches)
       bar.update()
 
-      if step % config.train.log_every == 0 or step == last:
-        check_finite(config, unread)
+      if step % options.log_every == 0 or step == last:
+        check_finite(experiment, unread)
         seconds = time.perf_counter() - started
         values = {key: float(value) for key, value in metrics.items()}
-        values["learning_rate"] = float(
-          rate((step - 1) // config.optimizer.accumulate)
-        )
+        update = (step - 1) // experiment.accumulate
+        values["learning_rate"] = float(experiment.learning_rate(update))
         values["images_per_second"] = (
-          (step - started_at) * config.train.batch_size / seconds
+          (step - started_at) * options.batch_size / seconds
         )
         bar.set_postfix(loss=f"{values['loss']:.3f}")
         reports.scalars(step, "train", values)
         started, started_at = time.perf_counter(), step
 
       scores = None
-      stop = interruption.agreed(step, config.train.log_every)
-      if not stop and (step % config.train.eval_every == 0 or step == last):
-        if norm_batches:
-          state = settle(state, train_batches(config, mesh, start_step=step))
+      stop = interruption.agreed(step, options.log_every)
+      if not stop and (step % options.eval_every == 0 or step == last):
+        if options.norm_batches:
+          following = train_batches(experiment, mesh, start_step=step)
+          state = recompute_batch_stats(state, following)
         scores = validate(state, step)
-        _say(f"step {step}: {evaluate.headline(scores)}")
+        _say(f"step {step}: {tables.headline(scores)}")
         started, started_at = time.perf_counter(), step
-      if stop or scores or step % config.train.checkpoint_every == 0:
-        check_finite(config, unread)
+      if stop or scores or step % options.checkpoint_every == 0:
+        check_finite(experiment, unread)
         checkpoints.save(state, scores)
       if stop:
         checkpoints.close()
@@ -121,17 +126,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
   if scores is None:
     scores = validate(state, last)
   reports.close()
-  _say(evaluate.format_table(scores, config.data.class_names))
+  _say(tables.format_table(scores, experiment.dataset.class_names))
   _say(f"work directory: {workdir} (best: step {checkpoints.best_step()})")
   _say(f"picture: {reports.picture_path(last)}")
-  return state
+  return scores
 
 
-def train_batches(config: ConfigDict, mesh, *, start_step: int):
-  """Global batches `start_step`, `start_step + 1`, ... on the devices."""
+def train_batches(
+  experiment: Experiment, mesh: jax.sharding.Mesh, *, start_step: int
+):
+  """Yields global batches start_step, start_step + 1, ... on the devices."""
   return sharding.device_batches(
-    data.train_batches(
-      config,
+    experiment.dataset.train_batches(
       start_step=start_step,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
@@ -141,38 +147,48 @@ def train_batches(config: ConfigDict, mesh, *, start_step: int):
 
 
 def compile_step(
-  config: ConfigDict, model: nn.Module, optimizer, recipe, mesh, state, batch
+  experiment: Experiment,
+  mesh: jax.sharding.Mesh,
+  state: TrainState,
+  batch: dict[str, jax.Array],
 ):
-  """Compiles the step ahead of time, saying how long it took."""
+  """Compiles the step ahead of time and reports how long that took."""
   step_fn = functools.partial(
-    train_step, model=model, optimizer=optimizer, recipe=recipe
+    train_step,
+    model=experiment.model,
+    optimizer=experiment.optimizer,
+    task=experiment.task,
+    seed=experiment.seed,
+    ema_decay=experiment.ema_decay,
   )
-  whole, split = sharding.replicated(mesh), sharding.batch_split(mesh)
+  replicated, split = sharding.replicated(mesh), sharding.batch_split(mesh)
   started = time.perf_counter()
   compiled = (
     jax.jit(
       step_fn,
-      in_shardings=(whole, split),
-      out_shardings=(whole, whole),
+      in_shardings=(replicated, split),
+      out_shardings=(replicated, replicated),
       donate_argnums=0,
     )
     .lower(state, batch)
     .compile()
   )
-  parameters = sum(p.size for p in jax.tree.leaves(state.params))
   _say(
-    f"{config.model.name}: {parameters:,} parameters; step compiled for "
-    f"{mesh.size} {mesh.devices.flat[0].platform} device(s) in "
-    f"{time.perf_counter() - started:.1f} s"
+    f"step compiled for {mesh.size} {mesh.devices.flat[0].platform} device(s) "
+    f"in {time.perf_counter() - started:.1f} s"
   )
   return compiled
 
 
-def check_finite(config: ConfigDict, unread) -> None:
-  """Stops on a loss or gradient that is not finite, naming the examples.
+def check_finite(experiment: Experiment, unread) -> None:
+  """Stops on a loss or gradient that is not finite.
+
+  Args:
+    experiment: Names the examples.
+    unread: None, or the step, its metrics, and the `index` of its batch.
 
   Raises:
-    UserError: names the step and the files of its batch.
+    UserError: Names the step and the files of its batch.
   """
   if unread is None:
     return
@@ -180,11 +196,11 @@ def check_finite(config: ConfigDict, unread) -> None:
   values = {key: float(value) for key, value in metrics.items()}
   if all(np.isfinite(value) for value in values.values()):
     return
-  split = config.data.train_split
+  dataset = experiment.dataset
   mine = itertools.chain(
     *(np.asarray(s.data) for s in index.addressable_shards)
   )
-  names = [data.example_name(config, split, int(i)) for i in mine]
+  names = [dataset.example_name(dataset.train_split, int(i)) for i in mine]
   seen = ", ".join(f"{key} {value}" for key, value in values.items())
   raise UserError(
     f"step {step}: {seen}; examples: {', '.join(names)}; nothing of this step "
@@ -194,5 +210,6 @@ def check_finite(config: ConfigDict, unread) -> None:
 
 
 def _say(text: str) -> None:
+  """Prints a line above the progress bar, in the first process only."""
   if jax.process_index() == 0:
     tqdm.write(text)

@@ -1,10 +1,12 @@
-"""What a run tells: metrics.jsonl, TensorBoard, pictures; one process only."""
+"""What a run reports: metrics.jsonl, TensorBoard events and pictures.
 
-from pathlib import Path
+Only the first process writes.
+"""
 
-from ml_collections import ConfigDict
+from etils import epath
 import numpy as np
 
+from jaxseg.data import Dataset
 from jaxseg.evaluation import pictures
 from jaxseg.runs.metrics_log import MetricsLog
 
@@ -13,31 +15,45 @@ class Reports:
   """Writes scalars and pictures of a run into its work directory."""
 
   def __init__(
-    self, config: ConfigDict, workdir: Path, *, resume_step: int, enabled: bool
+    self,
+    dataset: Dataset,
+    workdir: epath.Path,
+    *,
+    resume_step: int,
+    enabled: bool,
   ):
-    self._config = config
+    """Opens the log and the TensorBoard writer.
+
+    Args:
+      dataset: Names and colours its classes.
+      workdir: The work directory.
+      resume_step: The step that training continues from; later lines of the
+        log are dropped.
+      enabled: Whether this process writes at all.
+    """
+    self._dataset = dataset
     self._workdir = workdir
     self._enabled = enabled
     self._log = MetricsLog(workdir, resume_step=resume_step, enabled=enabled)
     self._writer = None
     if not enabled:
       return
-    # Imported here: it loads torch where there is one.
+    # Imported here because it loads torch where torch is installed.
     from tensorboardX import SummaryWriter
 
-    # Events after the resumed step are written again: TensorBoard drops them.
+    # TensorBoard drops the events after the resumed step; they come again.
     self._writer = SummaryWriter(str(workdir), purge_step=resume_step + 1)
 
   def scalars(self, step: int, split: str, values: dict[str, float]) -> None:
-    """One line of metrics.jsonl, and the same to TensorBoard."""
+    """Writes one line of metrics.jsonl, and the same to TensorBoard."""
     if not self._enabled:
       return
     self._log.write(step, split, values)
     for key, value in values.items():
       self._writer.add_scalar(f"{split}/{key}", value, step)
 
-  def picture_path(self, step: int) -> Path:
-    """Where the picture of `step` lies."""
+  def picture_path(self, step: int) -> epath.Path:
+    """Returns the path of the picture of a step."""
     return self._workdir / "pictures" / f"step_{step:06d}.png"
 
   def picture(
@@ -47,17 +63,16 @@ class Reports:
     labels: np.ndarray,
     predictions: np.ndarray,
   ) -> None:
-    """Image | truth | prediction, one row an example."""
+    """Writes a picture of image, truth and prediction, one row an example."""
     if not self._enabled:
       return
-    data = self._config.data
     grid = pictures.comparison(
       images,
       labels,
       predictions,
-      palette=data.palette,
-      class_names=data.class_names,
-      ignore_label=data.ignore_label,
+      palette=self._dataset.palette,
+      class_names=self._dataset.class_names,
+      ignore_label=self._dataset.ignore_label,
     )
     pictures.save(self.picture_path(step), grid)
     self._writer.add_image(

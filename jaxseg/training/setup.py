@@ -1,6 +1,12 @@
-"""What a run starts from: network, optimizer, learning rate, state."""
+"""From a configuration to the values that the training loop works with.
 
+`create` is the one place of training that reads the whole record. Everything
+below takes the values that it builds.
+"""
+
+import dataclasses
 import functools
+import sys
 from typing import Any
 
 import flax.linen as nn
@@ -9,57 +15,198 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import optax
 
-from jaxseg import sharding, weights
+from jaxseg import data, sharding, tasks, weights
+from jaxseg.errors import unknown_name
+from jaxseg.evaluation import inference
+from jaxseg.evaluation.inference import Inference
 from jaxseg.runs.run import create_model, load_run
+from jaxseg.tasks.segmentation import Segmentation
 from jaxseg.training import optimizers
 from jaxseg.training.state import TrainState, create_state
 
+BALANCES = ("", "median_frequency")
 
-def start(
-  config: ConfigDict, mesh: jax.sharding.Mesh
-) -> tuple[nn.Module, Any, optax.Schedule, TrainState]:
-  """Network, optimizer, learning rate, and a state born over the mesh."""
+
+@dataclasses.dataclass(frozen=True)
+class LoopOptions:
+  """When the loop does what; `config.train` explains each field."""
+
+  steps: int
+  batch_size: int
+  log_every: int
+  norm_batches: int
+  eval_every: int
+  checkpoint_every: int
+  keep_last: int
+  picture_count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """Everything that a training run is made of.
+
+  Attributes:
+    config: The complete record; it is written to the work directory, and read
+      by nobody else.
+    description: What was built, in one line.
+    dataset: The data set, open and checked.
+    model: The network.
+    task: What a batch means.
+    inference: How the network is applied in evaluation.
+    optimizer: The optax transformation.
+    learning_rate: The learning rate as a function of the optimizer's updates.
+    accumulate: Steps per update of the optimizer.
+    ema_decay: Decay of the moving average of the parameters; 0 for none.
+    seed: Determines parameters, data order, augmentation and dropout.
+    eval_batch_size: Global batch size of evaluation.
+    options: When the loop does what.
+  """
+
+  config: ConfigDict
+  description: str
+  dataset: data.Dataset
+  model: nn.Module
+  task: Segmentation
+  inference: Inference
+  optimizer: optax.GradientTransformation
+  learning_rate: optax.Schedule
+  accumulate: int
+  ema_decay: float
+  seed: int
+  eval_batch_size: int
+  options: LoopOptions
+
+  @property
+  def image_shape(self) -> tuple[int, int, int, int]:
+    """Shape of one training image, as the network sees it."""
+    return (1, *self.task.augmentation.crop, 3)
+
+  def fresh_state(self, mesh: jax.sharding.Mesh) -> TrainState:
+    """Returns the initial state, created on the devices of the mesh."""
+    init = functools.partial(
+      create_state,
+      self.model,
+      self.optimizer,
+      jax.random.key(self.seed),
+      self.image_shape,
+      ema=self.ema_decay > 0,
+    )
+    return jax.jit(init, out_shardings=sharding.replicated(mesh))()
+
+  def first_state(self, mesh: jax.sharding.Mesh) -> TrainState:
+    """Returns the initial state with the weights that `config.init` names."""
+    state, init = self.fresh_state(mesh), self.config.init
+    if not (init.model or init.backbone):
+      return state
+    variables = weights.initialise(
+      self.model,
+      {"params": state.params, "batch_stats": state.batch_stats},
+      model=init.model,
+      backbone=init.backbone,
+      skip=init.skip,
+      read_workdir=lambda path: load_run(path).variables,
+    )
+    variables = jax.device_put(variables, sharding.replicated(mesh))
+    ema = state.ema
+    if ema is not None:
+      # The step donates parameters and average, so they must not share memory.
+      ema = jax.tree.map(jnp.copy, variables["params"])
+    return state.replace(
+      params=variables["params"], batch_stats=variables["batch_stats"], ema=ema
+    )
+
+
+def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
+  """Opens the data and builds everything that the configuration describes.
+
+  Args:
+    config: The record, as a configuration file and the command line made it.
+    mesh: The devices that batches are split over.
+
+  Raises:
+    UserError: Bad data, or a field whose value is wrong.
+  """
+  for field in ("train", "eval"):
+    sharding.check_batch_size(
+      config[field].batch_size, mesh, f"config.{field}.batch_size"
+    )
+  if config.loss.balance not in BALANCES:
+    raise unknown_name("loss.balance", config.loss.balance, BALANCES[1:])
+  dataset = data.open(config)
+  for name in dataset.absent_classes()[:10]:
+    print(f"note: no pixel of {name} in the training masks", file=sys.stderr)
+  config = completed(config, dataset)
+  task = tasks.create(config)
   model = create_model(config)
-  key = jax.random.key(config.seed)
-  image_shape = (1, *config.augment.crop, 3)
-  variables = jax.eval_shape(
-    lambda: model.init(key, jnp.zeros(image_shape), train=False)
-  )
-  rate = optimizers.schedule(
+  params = jax.eval_shape(
+    lambda: model.init(
+      jax.random.key(0),
+      jnp.zeros((1, *task.augmentation.crop, 3)),
+      train=False,
+    )
+  )["params"]
+  accumulate = config.optimizer.accumulate
+  learning_rate = optimizers.schedule(
     config.schedule,
     peak=config.optimizer.learning_rate,
-    steps=-(-config.train.steps // config.optimizer.accumulate),
+    steps=-(-config.train.steps // accumulate),
   )
-  optimizer = optimizers.create(config.optimizer, rate, variables["params"])
-  init = functools.partial(
-    create_state,
-    model,
-    optimizer,
-    key,
-    image_shape,
-    ema=config.optimizer.ema_decay > 0,
+  return Experiment(
+    config=config,
+    description=describe(config, params),
+    dataset=dataset,
+    model=model,
+    task=task,
+    inference=inference.create(config),
+    optimizer=optimizers.create(config.optimizer, learning_rate, params),
+    learning_rate=learning_rate,
+    accumulate=accumulate,
+    ema_decay=config.optimizer.ema_decay,
+    seed=config.seed,
+    eval_batch_size=config.eval.batch_size,
+    options=LoopOptions(**config.train.to_dict()),
   )
-  state = jax.jit(init, out_shardings=sharding.replicated(mesh))()
-  return model, optimizer, rate, state
 
 
-def initialise(
-  config: ConfigDict, model: nn.Module, state: TrainState, mesh
-) -> TrainState:
-  """Puts what `config.init` names into a fresh state."""
-  if not (config.init.model or config.init.backbone):
-    return state
-  variables = weights.initialise(
-    model,
-    {"params": state.params, "batch_stats": state.batch_stats},
-    model=config.init.model,
-    backbone=config.init.backbone,
-    skip=config.init.skip,
-    read_workdir=lambda path: load_run(path).variables,
+def completed(config: ConfigDict, dataset: data.Dataset) -> ConfigDict:
+  """Returns a copy that also holds what only the data know.
+
+  The work directory keeps this record, so that a network can be rebuilt
+  without its data.
+  """
+  config = config.copy_and_resolve_references()
+  config.data.update(
+    class_names=dataset.class_names,
+    palette=dataset.palette,
+    mean=dataset.mean,
+    std=dataset.std,
+    eval_split=dataset.eval_split,
   )
-  variables = jax.device_put(variables, sharding.replicated(mesh))
-  # A copy: the step donates both.
-  ema = state.ema and jax.tree.map(jnp.copy, variables["params"])
-  return state.replace(
-    params=variables["params"], batch_stats=variables["batch_stats"], ema=ema
+  if config.loss.balance and not config.loss.class_weights:
+    config.loss.class_weights = dataset.median_frequency()
+  return config
+
+
+def describe(config: ConfigDict, params: Any) -> str:
+  """Returns what was built, e.g. "pspnet (small: resnet18 of width 16, ...".
+
+  Args:
+    config: The complete record.
+    params: The parameters of the network, or their shapes.
+  """
+  model = config.model.to_dict()
+  words = [word for word in config.words if word != config.data.name]
+  parts = []
+  backbone = model.get("backbone")
+  if isinstance(backbone, dict):
+    parts.append(backbone["name"])
+    if "width" in backbone:
+      parts[-1] += f" of width {backbone['width']}"
+    if "output_stride" in backbone:
+      parts.append(f"output stride {backbone['output_stride']}")
+  about = ": ".join(filter(None, (", ".join(words), ", ".join(parts))))
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  return (
+    f"{model['name']}{f' ({about})' if about else ''}, {count:,} parameters, "
+    f"on {config.data.name}"
   )

@@ -1,94 +1,26 @@
 """One training step: a pure function of (state, batch).
 
 The same function runs under `jax.jit` over a mesh, under `jax.pmap` and under
-`jax.shard_map`; the latter two pass the mapped `axis_name` (and give it to
-the network's norm as well). All randomness comes from (seed, step, index of
-the example in its data set), so it does not depend on the layout.
+`jax.shard_map`; the latter two pass the mapped `axis_name`, and give it to the
+network's norm as well. All randomness follows from (seed, step, index of the
+example in its split), so it does not depend on how the batch is laid out.
 """
-
-import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import optax
 
-from jaxseg import augment, losses
-from jaxseg.image_label import largest_class
+from jaxseg.tasks.segmentation import Segmentation
 from jaxseg.training.state import TrainState
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-  """What a step needs besides network and optimizer; hashable.
-
-  Attributes:
-    augment: keyword arguments of `augment.augment`.
-    loss: keyword arguments of `losses.heads_loss`.
-    ema_decay: of the moving average of the parameters, if the state has one.
-    image_classes: classes of the data set when images are classified as a
-      whole; 0 for segmentation.
-  """
-
-  seed: int
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
-  augment: tuple[tuple[str, Any], ...]
-  loss: tuple[tuple[str, Any], ...]
-  ema_decay: float = 0.0
-  image_classes: int = 0
-
-  @classmethod
-  def from_config(cls, config: ConfigDict) -> "Recipe":
-    """Reads a resolved configuration."""
-    data = config.data
-    loss = config.loss
-    return cls(
-      seed=config.seed,
-      mean=tuple(data.mean),
-      std=tuple(data.std),
-      augment=tuple(
-        {
-          **config.augment.to_dict(),
-          "mean": tuple(data.mean),
-          "ignore_label": data.ignore_label,
-        }.items()
-      ),
-      loss=(
-        ("ignore_label", data.ignore_label),
-        ("head_weights", tuple(loss.heads.items())),
-        ("class_weights", tuple(loss.class_weights) or None),
-        ("label_smoothing", loss.label_smoothing),
-        ("normalise_by", loss.normalise_by),
-        ("label_stride", loss.label_stride),
-        ("border_weight", loss.border_weight),
-        ("border_std", loss.border_std),
-      ),
-      ema_decay=config.optimizer.ema_decay,
-      image_classes=(
-        len(data.class_names) if config.task == "classification" else 0
-      ),
-    )
-
-
-def augmented(
-  step: jax.Array, batch: dict[str, jax.Array], recipe: Recipe
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """What the network sees of a batch in this step, its label, dropout's key."""
-  key = jax.random.fold_in(jax.random.key(recipe.seed), step)
-  augment_key, dropout_key = jax.random.split(key)
-  image, label = augment.augment(
-    augment_key,
-    batch["image"],
-    batch["label"],
-    batch["size"],
-    batch["index"],
-    **dict(recipe.augment),
+def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns the random keys of a step: of its augmentation and its dropout."""
+  augment_key, dropout_key = jax.random.split(
+    jax.random.fold_in(jax.random.key(seed), step)
   )
-  image = augment.normalise(image, recipe.mean, recipe.std)
-  return image, label, dropout_key
+  return augment_key, dropout_key
 
 
 def train_step(
@@ -97,31 +29,31 @@ def train_step(
   *,
   model: nn.Module,
   optimizer: optax.GradientTransformation,
-  recipe: Recipe,
+  task: Segmentation,
+  seed: int = 0,
+  ema_decay: float = 0.0,
   axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """Takes one step.
 
   Args:
-    state: the train state.
-    batch: `image` uint8 [n, h, w, 3], `label` [n, h, w], `size` [n, 2] and
-      `index` [n]; see `jaxseg.data`.
-    model: the network.
-    optimizer: from `optimizers.create`.
-    recipe: augmentation, loss and seed.
-    axis_name: the mapped axis under pmap or shard_map; None under jit.
+    state: The train state.
+    batch: What the task reads; for segmentation `image` uint8 `[n, h, w, 3]`,
+      `label` `[n, h, w]`, `size` int32 `[n, 2]` and `index` int32 `[n]`.
+    model: The network.
+    optimizer: An optax transformation, e.g. from `optimizers.create`.
+    task: Turns the batch into inputs and targets, and outputs into a loss.
+    seed: Determines augmentation and dropout.
+    ema_decay: Decay of the moving average of the parameters, if the state has
+      one.
+    axis_name: Name of the mapped axis under pmap or shard_map; None under jit.
 
   Returns:
-    The next state, and float32 scalars `loss` (mean over the valid pixels of
-    the whole global batch) and `gradient_norm`.
+    The next state, and float32 scalars `loss` (the mean over the whole global
+    batch) and `gradient_norm`.
   """
-  image, label, dropout_key = augmented(state.step, batch, recipe)
-  if recipe.image_classes:
-    label = largest_class(
-      label,
-      num_classes=recipe.image_classes,
-      ignore_label=dict(recipe.loss)["ignore_label"],
-    )
+  augment_key, dropout_key = step_keys(seed, state.step)
+  image, target = task.inputs(batch, augment_key)
 
   params = state.params
   if axis_name is not None:
@@ -138,10 +70,10 @@ def train_step(
       rngs={"dropout": dropout_key},
       mutable=["batch_stats"],
     )
-    total, weight = losses.heads_loss(outputs, label, **dict(recipe.loss))
+    total, weight = task.loss(outputs, target)
     if axis_name is not None:
       weight = jax.lax.psum(weight, axis_name)
-    # The mean over the global batch, taken once; 0 if nothing is valid.
+    # The mean over the global batch is taken once; it is 0 if nothing counts.
     mean = total / jnp.where(weight > 0, weight, 1.0)
     return mean, updates.get("batch_stats", {})
 
@@ -153,7 +85,7 @@ def train_step(
   params = optax.apply_updates(state.params, updates)
   ema = state.ema
   if ema is not None:
-    ema = optax.incremental_update(params, ema, 1 - recipe.ema_decay)
+    ema = optax.incremental_update(params, ema, 1 - ema_decay)
   metrics = {"loss": loss, "gradient_norm": optax.tree.norm(grads)}
   state = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
   return state, metrics

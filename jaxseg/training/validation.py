@@ -1,67 +1,68 @@
-"""Scores and pictures of a state while it trains."""
+"""Scores and pictures of a network while it trains."""
 
 from typing import Any
 
-import flax.linen as nn
 import jax
-from ml_collections import ConfigDict
 import numpy as np
 
-from jaxseg import data, sharding
-from jaxseg.evaluation import evaluate, inference
+from jaxseg import sharding
+from jaxseg.evaluation import inference, scoring, tables
+from jaxseg.training.reports import Reports
+from jaxseg.training.setup import Experiment
 from jaxseg.training.state import TrainState
 
 
 class Validation:
-  """Scores and pictures of a state on the evaluation split."""
+  """Scores a state on the evaluation split, and draws its predictions."""
 
-  def __init__(self, config: ConfigDict, model: nn.Module, mesh, reports):
-    self._config, self._mesh, self._reports = config, mesh, reports
-    self._examples = data.num_examples(config, config.data.eval_split)
-    self._eval_step = evaluate.make_eval_step(model, config, mesh)
+  def __init__(
+    self, experiment: Experiment, mesh: jax.sharding.Mesh, reports: Reports
+  ):
+    self._experiment, self._mesh, self._reports = experiment, mesh, reports
+    applied = (experiment.model, experiment.task, experiment.inference, mesh)
+    self._count_step = scoring.make_count_step(*applied)
     self._predict = jax.jit(
-      inference.make_predict(model, config, mesh),
-      out_shardings=sharding.replicated(mesh),
-    )
-
-  def batches(self):
-    """Global batches of the whole split, padded to full ones."""
-    return sharding.device_batches(
-      data.eval_batches(
-        self._config,
-        self._config.data.eval_split,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-      ),
-      self._mesh,
+      inference.make_predict(*applied), out_shardings=sharding.replicated(mesh)
     )
 
   def __call__(self, state: TrainState, step: int) -> dict[str, Any]:
     """Evaluates, logs and draws; returns the scores."""
-    config = self._config
+    dataset = self._experiment.dataset
     variables = state.variables()
-    scores = evaluate.evaluate(
-      self._eval_step,
+    examples = dataset.splits[dataset.eval_split]
+    scores = scoring.score(
+      self._count_step,
       variables,
-      self.batches(),
-      class_names=config.data.class_names,
-      absent=config.eval.absent,
-      total=-(-self._examples // config.eval.batch_size),
+      self._batches(),
+      self._experiment.task,
+      total=-(-examples // self._experiment.eval_batch_size),
     )
-    self._reports.scalars(step, config.data.eval_split, evaluate.flat(scores))
-    count = config.train.picture_count
-    batch = next(iter(self.batches()))
-    predictions = self._predict(variables, batch["image"])
-    images, labels = _first((batch["image"], batch["label"]), count)
-    predictions = np.asarray(predictions)[: len(images)]
-    if predictions.ndim == 1:  # A classifier's class fills the picture.
-      predictions = predictions[:, None, None]
-    self._reports.picture(
-      step, images, labels, np.broadcast_to(predictions, labels.shape)
-    )
+    self._reports.scalars(step, dataset.eval_split, tables.flat(scores))
+    self._draw(variables, step)
     return scores
 
+  def _batches(self):
+    """Returns global batches of the whole split, the last one padded."""
+    return sharding.device_batches(
+      self._experiment.dataset.eval_batches(
+        process_index=jax.process_index(), process_count=jax.process_count()
+      ),
+      self._mesh,
+    )
 
-def _first(arrays, count: int):
-  """The first examples that this process holds of each global array."""
-  return [np.asarray(a.addressable_shards[0].data)[:count] for a in arrays]
+  def _draw(self, variables: Any, step: int) -> None:
+    """Draws the first examples of the split."""
+    count = self._experiment.options.picture_count
+    batch = next(iter(self._batches()))
+    predictions = self._predict(variables, batch["image"])
+    # The first examples that this process holds of each global array.
+    images, labels = (
+      np.asarray(batch[key].addressable_shards[0].data)[:count]
+      for key in ("image", "label")
+    )
+    predictions = np.asarray(predictions)[: len(images)]
+    if predictions.ndim == 1:
+      # The class of an image fills its picture.
+      predictions = predictions[:, None, None]
+    predictions = np.broadcast_to(predictions, labels.shape)
+    self._reports.picture(step, images, labels, predictions)

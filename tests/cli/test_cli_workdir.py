@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jaxseg import cli, data, sharding
+from jaxseg import cli, sharding
 from jaxseg.config import with_data
 from jaxseg.runs.checkpoints import Checkpoints
 from jaxseg.runs.workdir import save_config
-from jaxseg.training.setup import start
+from jaxseg.training import setup
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,11 @@ def trained(tiny_folder, tmp_path_factory):
   c.data.update(path=str(tiny_folder), loader="resident", canvas=(24, 32))
   c.augment.crop = (16, 24)
   c.train.batch_size = c.eval.batch_size = 8
-  c = data.resolve(c)
+  mesh = sharding.make_mesh(jax.devices()[:1])
+  experiment = setup.create(c, mesh)
   workdir = tmp_path_factory.mktemp("run")
-  save_config(c, workdir)
-  _, _, _, state = start(c, sharding.make_mesh(jax.devices()[:1]))
+  save_config(experiment.config, workdir)
+  state = experiment.fresh_state(mesh)
   # Logits of another sign make another network.
   classifier = state.params["head"]["classifier"]
   flipped = {**classifier, "kernel": -classifier["kernel"]}

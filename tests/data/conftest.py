@@ -6,15 +6,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jaxseg import data
 from jaxseg.config import with_data
-
-
-@pytest.fixture(autouse=True)
-def fresh_caches(monkeypatch):
-  """Each test lists and reads as a new process would."""
-  monkeypatch.setattr(data, "_sources", {})
-  monkeypatch.setattr(data, "_stores", {})
 
 
 @pytest.fixture

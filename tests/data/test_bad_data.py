@@ -11,9 +11,9 @@ from jaxseg.errors import UserError
 
 
 def refused(config) -> str:
-  """The line that `resolve` refuses with."""
+  """Returns the line that `data.open` refuses with."""
   with pytest.raises(UserError) as caught:
-    data.resolve(config)
+    data.open(config)
   line = str(caught.value)
   assert "\n" not in line
   return line
@@ -109,9 +109,9 @@ def test_missing_mask_folder(folder, configure):
 def test_misnamed_split(folder, configure):
   line = refused(configure(folder({"training": 2, "val": 1})))
   assert_says(line, "no split 'train'", "training, val", "data.train_split")
-  config = configure(folder(root="other"))
+  dataset = data.open(configure(folder(root="other")))
   with pytest.raises(UserError, match="no split 'tset'.*train, val"):
-    data.num_examples(config, "tset")
+    dataset.eval_batches("tset")
 
 
 def test_size_mismatch(mask, configure, write):
@@ -161,7 +161,7 @@ def test_offered_line_keeps_the_map_in_use(mask, configure, write):
   line = refused(config)
   assert_says(line, "'{1: 0, 2: 255, 9: 255, 38: 255}'")
   config.data.label_map = "{1: 0, 2: 255, 9: 255, 38: 255}"
-  data.resolve(config)
+  data.open(config)
 
 
 def test_negative_ids(mask, configure):
@@ -174,7 +174,7 @@ def test_negative_ids(mask, configure):
   assert_says(line, "label id -1 is negative", "3 pixels", "'{-1: 255}'")
   line = refused(configure(root, class_names=("a", "b", "c")))
   assert_says(line, "[-1] are outside 0..2", "'{-1: 255}'")
-  data.resolve(configure(root, label_map="{-1: 255}"))
+  data.open(configure(root, label_map="{-1: 255}"))
 
 
 @pytest.mark.parametrize("names", [(), ("background", "thing")])
@@ -193,8 +193,8 @@ def test_scattered_ids(folder, configure, write):
     write(path, 100 * np.eye(20, 24, dtype=np.uint8))
   line = refused(configure(root))
   assert_says(line, "ids [0, 100]", "label_map='{100: 1}'")
-  config = data.resolve(configure(root, label_map="{100: 1}"))
-  assert len(config.data.class_names) == 2
+  dataset = data.open(configure(root, label_map="{100: 1}"))
+  assert len(dataset.class_names) == 2
 
 
 def test_nothing_to_learn(folder, configure, write):

@@ -8,7 +8,6 @@ import pytest
 from jaxseg import data
 from jaxseg.data.audit import IdCount, median_frequency
 from jaxseg.data.datasets import DATASETS
-from jaxseg.errors import UserError
 
 CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid"
 
@@ -34,11 +33,8 @@ def test_from_the_masks_of_the_training_split(folder, configure, write, loader):
   write(root / "masks/train/n00.png", mask)
   mask[:10], mask[19, 23] = 2, 255
   write(root / "masks/train/n01.png", mask)
-  config = configure(root, loader=loader)
-  assert config.loss.class_weights == ()
-  config.loss.balance = "median_frequency"
-  config = data.resolve(config)
-  source = data.sources.find(config.data)
+  dataset = data.open(configure(root, loader=loader))
+  source = data.sources.find("folder", str(root))
   masks = [source.ids("train", i) for i in range(4)]
   frequency = []
   for k in range(3):
@@ -46,21 +42,7 @@ def test_from_the_masks_of_the_training_split(folder, configure, write, loader):
     pixels = sum((mask == k).sum() for mask in holding)
     frequency.append(pixels / sum(mask.size for mask in holding))
   weights = np.median(frequency) / frequency
-  np.testing.assert_allclose(config.loss.class_weights, weights, rtol=1e-12)
-  assert data.resolve(config) == config
-
-
-def test_weights_that_are_given_stay(folder, configure):
-  config = configure(folder())
-  config.loss.update(balance="median_frequency", class_weights=(1.0, 2.0, 3.0))
-  assert data.resolve(config).loss.class_weights == (1.0, 2.0, 3.0)
-
-
-def test_a_misspelt_balance_says_which_exist(folder, configure):
-  config = configure(folder())
-  config.loss.balance = "median"
-  with pytest.raises(UserError, match="'median'.*median_frequency"):
-    data.resolve(config)
+  np.testing.assert_allclose(dataset.median_frequency(), weights, rtol=1e-12)
 
 
 @pytest.mark.data
@@ -70,9 +52,8 @@ def test_near_the_published_weights_of_camvid(configure):
     pytest.skip(f"no {CAMVID}")
   config = configure(CAMVID, name="camvid", canvas=(360, 480))
   config.data.loader = "resident"
-  config.loss.balance = "median_frequency"
-  config = data.resolve(config)
+  dataset = data.open(config)
   published = DATASETS["camvid"].class_weights
-  ratio = np.divide(config.loss.class_weights, published)
-  ratio = np.delete(ratio, config.data.class_names.index("sign_symbol"))
+  ratio = np.divide(dataset.median_frequency(), published)
+  ratio = np.delete(ratio, dataset.class_names.index("sign_symbol"))
   assert np.all((ratio > 0.9) & (ratio < 1.25))

@@ -15,17 +15,6 @@ from jaxseg.data import builders, examples
 from jaxseg.errors import UserError
 
 
-@pytest.fixture
-def fresh(monkeypatch):
-  """Forgets what was read, as a new process would."""
-
-  def fresh():
-    monkeypatch.setattr(data, "_sources", {})
-    monkeypatch.setattr(data, "_stores", {})
-
-  return fresh
-
-
 def prepared_sets(tmp_path):
   return sorted((tmp_path / "prepared/folder").iterdir())
 
@@ -38,9 +27,9 @@ def contents(path):
   }
 
 
-def test_prepared_once(folder, configure, tmp_path, fresh, monkeypatch):
+def test_prepared_once(folder, configure, tmp_path, monkeypatch):
   config = configure(folder(), loader="tfdata")
-  first = data.resolve(config)
+  data.open(config)
   [path] = prepared_sets(tmp_path)
   before = contents(path)
 
@@ -49,29 +38,27 @@ def test_prepared_once(folder, configure, tmp_path, fresh, monkeypatch):
 
   monkeypatch.setattr(builders, "_build", fail)
   monkeypatch.setattr(builders.audit, "count_ids", fail)
-  for again in (config, first):
-    fresh()
-    assert data.resolve(again) == first
-    assert next(data.train_batches(again))["image"].shape == (4, 16, 16, 3)
+  batch = next(data.open(config).train_batches())
+  assert batch["image"].shape == (4, 16, 16, 3)
   assert contents(path) == before
 
 
 def test_metadata(folder, configure, tmp_path):
-  config = data.resolve(configure(folder(), loader="tfdata"))
+  dataset = data.open(configure(folder(), loader="tfdata"))
   [path] = prepared_sets(tmp_path)
   made = json.loads((path / "jaxseg.json").read_text())
   assert made["files"]["val"][0] == "images/val/n05.png"
-  assert made["recipe"]["canvas"] == [16, 16]
+  assert made["placement"]["canvas"] == [16, 16]
   pixels = [made["counts"]["val"][str(i)]["pixels"] for i in (0, 1, 2, 255)]
   assert sum(pixels) == 3 * 20 * 24 and pixels[3] == 3
-  np.testing.assert_array_equal(data.class_pixels(config, "val"), pixels[:3])
+  np.testing.assert_array_equal(dataset.class_pixels("val"), pixels[:3])
 
 
 def test_settings_and_changes_get_their_own_set(
-  folder, configure, tmp_path, fresh, write
+  folder, configure, tmp_path, write
 ):
   root = folder()
-  data.resolve(configure(root, loader="tfdata"))
+  data.open(configure(root, loader="tfdata"))
   [first] = prepared_sets(tmp_path)
   before = contents(first)
   variants = [
@@ -81,15 +68,13 @@ def test_settings_and_changes_get_their_own_set(
     {"mean": (0.5, 0.5, 0.5)},
   ]
   for fields in variants:
-    fresh()
-    data.resolve(configure(root, loader="tfdata", **fields))
+    data.open(configure(root, loader="tfdata", **fields))
   assert len(prepared_sets(tmp_path)) == 1 + len(variants)
   image = np.full((20, 24, 3), 77, np.uint8)
   write(root / "images/train/n00.png", image)
-  fresh()
-  config = data.resolve(configure(root, loader="tfdata"))
+  dataset = data.open(configure(root, loader="tfdata"))
   assert len(prepared_sets(tmp_path)) == 2 + len(variants)
-  batch = next(data.eval_batches(config, "train"))
+  batch = next(dataset.eval_batches("train"))
   assert (batch["image"][0, :13, :16] == 77).all()
   assert contents(first) == before
 
@@ -100,10 +85,10 @@ class Interrupted(BaseException):
 
 @pytest.mark.parametrize("error", [Interrupted(), RuntimeError("broken")])
 def test_interrupted_preparation(
-  folder, configure, tmp_path, fresh, monkeypatch, error
+  folder, configure, tmp_path, monkeypatch, error
 ):
   root = folder()
-  data.resolve(configure(root, loader="tfdata"))
+  data.open(configure(root, loader="tfdata"))
   [first] = prepared_sets(tmp_path)
   before = contents(first)
   whole = examples.generate
@@ -114,19 +99,17 @@ def test_interrupted_preparation(
     raise error
 
   monkeypatch.setattr(examples, "generate", broken)
-  fresh()
   config = configure(root, loader="tfdata", canvas=(8, 8))
   with pytest.raises(type(error)):
-    data.resolve(config)
+    data.open(config)
   assert prepared_sets(tmp_path) == [first]
   assert contents(first) == before
   monkeypatch.setattr(examples, "generate", whole)
-  fresh()
-  data.resolve(config)
+  data.open(config)
   assert len(prepared_sets(tmp_path)) == 2
 
 
-def test_killed_preparation(folder, configure, tmp_path, fresh):
+def test_killed_preparation(folder, configure, tmp_path):
   """kill -9 while writing: the next run clears up and starts over."""
   root = folder()
   config = configure(root, loader="tfdata")
@@ -143,30 +126,29 @@ config = with_data("folder")
 config.data.update(
   path={str(root)!r}, canvas=(16, 16), prepared={config.data.prepared!r}
 )
-data.resolve(config)
+data.open(config)
 """
   died = subprocess.run([sys.executable, "-c", program], capture_output=True)
   assert died.returncode == -signal.SIGKILL, died.stderr.decode()
   [remains] = prepared_sets(tmp_path)
   assert not (remains / "jaxseg.json").exists()
-  config = data.resolve(config)
+  dataset = data.open(config)
   [path] = prepared_sets(tmp_path)
   assert path != remains and (path / "jaxseg.json").is_file()
-  assert next(data.train_batches(config))["image"].shape == (4, 16, 16, 3)
+  assert next(dataset.train_batches())["image"].shape == (4, 16, 16, 3)
 
 
-def test_half_deleted_set_is_prepared_again(folder, configure, tmp_path, fresh):
+def test_half_deleted_set_is_prepared_again(folder, configure, tmp_path):
   config = configure(folder(), loader="tfdata")
-  data.resolve(config)
+  data.open(config)
   [path] = prepared_sets(tmp_path)
   (path / "jaxseg.json").unlink()
-  fresh()
-  data.resolve(config)
+  data.open(config)
   assert (path / "jaxseg.json").is_file()
 
 
 def test_two_processes_may_prepare_at_once(
-  folder, configure, tmp_path, fresh, monkeypatch
+  folder, configure, tmp_path, monkeypatch
 ):
   """The slower one finds the set there and takes it."""
   config = configure(folder(), loader="tfdata")
@@ -175,11 +157,11 @@ def test_two_processes_may_prepare_at_once(
   def slower(partial, final):
     monkeypatch.setattr(builders, "_publish", publish)
     monkeypatch.setattr(os, "getpid", lambda: 2**22 + 1)
-    data.resolve(config)
+    data.open(config)
     publish(partial, final)
 
   monkeypatch.setattr(builders, "_publish", slower)
-  data.resolve(config)
+  data.open(config)
   assert len(prepared_sets(tmp_path)) == 1
 
 
@@ -191,7 +173,7 @@ def test_full_disk(folder, configure, tmp_path, monkeypatch):
   monkeypatch.setattr(examples, "generate", full)
   config = configure(folder(), loader="tfdata")
   with pytest.raises(UserError, match="no space left in .*data.prepared="):
-    data.resolve(config)
+    data.open(config)
   assert prepared_sets(tmp_path) == []
 
 
@@ -200,7 +182,7 @@ def test_unwritable_place(folder, configure, tmp_path):
   (tmp_path / "file").write_text("")
   config.data.prepared = str(tmp_path / "file")
   with pytest.raises(UserError, match="cannot write .*Not a directory"):
-    data.resolve(config)
+    data.open(config)
 
 
 def test_tensorflow_sees_no_accelerator():

@@ -36,29 +36,29 @@ def _stack(root: Path, count: int) -> Path:
 def test_the_end_of_the_stack_is_held_out(tmp_path):
   config = _config(_stack(tmp_path, 10))
   config.data.canvas = (16, 16)
-  config = data.resolve(config)
-  assert config.data.class_names == ("membrane", "cell")
-  assert data.num_examples(config, "train") == 8
-  (batch,) = data.eval_batches(config, "val")
+  dataset = data.open(config)
+  assert dataset.class_names == ("membrane", "cell")
+  assert dataset.splits["train"] == 8
+  (batch,) = dataset.eval_batches("val")
   np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], [8, 9])
   np.testing.assert_array_equal(batch["label"][0, 0], [0] * 8 + [1] * 8)
 
 
 def test_another_layout_is_refused(tmp_path):
   with pytest.raises(UserError, match="train/image"):
-    data.resolve(_config(tmp_path))
+    data.open(_config(tmp_path))
   _stack(tmp_path, 1)
   with pytest.raises(UserError, match="two or more"):
-    data.resolve(_config(tmp_path))
+    data.open(_config(tmp_path))
 
 
 @pytest.mark.data
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no {SHARED}")
 def test_the_real_stack():
-  config = data.resolve(_config(SHARED))
-  assert data.num_examples(config, "train") == 24
-  assert data.num_examples(config, "val") == 6
-  pixels = sum(data.class_pixels(config, s) for s in ("train", "val"))
+  dataset = data.open(_config(SHARED))
+  assert dataset.splits["train"] == 24
+  assert dataset.splits["val"] == 6
+  pixels = sum(dataset.class_pixels(s) for s in ("train", "val"))
   assert pixels.sum() == 30 * 512 * 512
   # 22 % membrane, published with the copy.
   assert pixels[0] / pixels.sum() == pytest.approx(0.22, abs=0.005)
@@ -68,5 +68,5 @@ def test_the_real_stack():
       for i in range(24)
     ]
   )
-  assert images.mean() / 255 == pytest.approx(config.data.mean[0], abs=2e-3)
-  assert images.std() / 255 == pytest.approx(config.data.std[0], abs=2e-3)
+  assert images.mean() / 255 == pytest.approx(dataset.mean[0], abs=2e-3)
+  assert images.std() / 255 == pytest.approx(dataset.std[0], abs=2e-3)

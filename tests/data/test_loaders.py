@@ -17,12 +17,26 @@ SIZES = ((20, 24), (16, 16), (7, 9), (40, 12))
 
 
 @pytest.fixture
-def resolved(folder, configure):
-  """The same folder, resolved for each loader; 7 train and 3 val examples."""
+def both_loaders(folder, configure):
+  """Opens the same folder with each loader; 7 train and 3 val examples."""
   root = folder({"train": 7, "val": 3}, sizes=SIZES)
-  return {
-    loader: data.resolve(configure(root, loader=loader)) for loader in LOADERS
-  }
+
+  def open_both(*, batch_size=4, eval_canvas=()):
+    opened = {}
+    for loader in LOADERS:
+      config = configure(root, loader=loader)
+      config.train.batch_size = config.eval.batch_size = batch_size
+      config.eval.canvas = eval_canvas
+      opened[loader] = data.open(config)
+    return opened
+
+  return open_both
+
+
+@pytest.fixture
+def opened(both_loaders):
+  """One data set for each loader."""
+  return both_loaders()
 
 
 def take(batches, count):
@@ -39,23 +53,24 @@ def assert_same(first, second):
       np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-def test_loaders_agree_and_resume(resolved):
-  whole = {k: take(data.train_batches(c), 9) for k, c in resolved.items()}
+def test_loaders_agree_and_resume(opened):
+  whole = {k: take(d.train_batches(), 9) for k, d in opened.items()}
   assert_same(whole["tfdata"], whole["resident"])
-  for loader, config in resolved.items():
-    resumed = take(data.train_batches(config, start_step=4), 5)
+  for loader, dataset in opened.items():
+    resumed = take(dataset.train_batches(start_step=4), 5)
     assert_same(resumed, whole[loader][4:])
 
 
-def test_batches_follow_the_law(resolved):
+def test_batches_follow_the_law(folder, opened):
   """Stream position p is permutation(fold_in(key(seed), p // n), n)[p % n]."""
-  config = resolved["resident"]
-  batches = take(data.train_batches(config), 4)
+  dataset = opened["resident"]
+  batches = take(dataset.train_batches(), 4)
   found = np.concatenate([batch["index"] for batch in batches])
-  keys = [jax.random.fold_in(jax.random.key(config.seed), e) for e in range(3)]
+  keys = [jax.random.fold_in(jax.random.key(0), e) for e in range(3)]
+  root = folder({"train": 7, "val": 3}, sizes=SIZES)
   law = np.concatenate([jax.random.permutation(key, 7) for key in keys])
   np.testing.assert_array_equal(found, law[:16])
-  source = sources.find(config.data)
+  source = sources.find("folder", str(root))
   for batch in batches:
     for row, index in enumerate(batch["index"]):
       image, ids = source.read("train", int(index))
@@ -71,8 +86,8 @@ def test_batches_follow_the_law(resolved):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_processes_concatenate(resolved, loader):
-  config = resolved[loader]
+def test_processes_concatenate(opened, loader):
+  dataset = opened[loader]
 
   def joined(make):
     parts = [make(process_index=i, process_count=2) for i in range(2)]
@@ -81,51 +96,41 @@ def test_processes_concatenate(resolved, loader):
       for step in zip(*(take(part, 5) for part in parts), strict=True)
     ]
 
-  whole = take(data.train_batches(config, start_step=1), 5)
-  split = joined(lambda **kw: data.train_batches(config, start_step=1, **kw))
+  whole = take(dataset.train_batches(start_step=1), 5)
+  split = joined(lambda **kw: dataset.train_batches(start_step=1, **kw))
   assert_same(whole, split)
-  whole = take(data.eval_batches(config, "val"), 5)
-  assert_same(
-    whole, joined(lambda **kw: data.eval_batches(config, "val", **kw))
-  )
+  whole = take(dataset.eval_batches("val"), 5)
+  assert_same(whole, joined(lambda **kw: dataset.eval_batches("val", **kw)))
 
 
-def test_evaluation_pads_the_last_batch(resolved):
-  batches = {
-    k: take(data.eval_batches(c, "train"), 99) for k, c in resolved.items()
-  }
+def test_evaluation_pads_the_last_batch(opened):
+  batches = {k: take(d.eval_batches("train"), 99) for k, d in opened.items()}
   assert_same(*batches.values())
   last = batches["resident"][-1]
   np.testing.assert_array_equal(last["index"], [4, 5, 6, -1])
   assert (last["label"][3] == 255).all()
   np.testing.assert_array_equal(last["size"][3], [0, 0])
-  mean = np.asarray(resolved["resident"].data.mean)
+  mean = np.asarray(opened["resident"].mean)
   assert (last["image"][3] == np.round(mean * 255)).all()
 
 
-def test_batch_larger_than_the_set(resolved):
-  for config in resolved.values():
-    config.train.batch_size = config.eval.batch_size = 20
-  both = [
-    take(data.train_batches(c, start_step=2), 2) for c in resolved.values()
-  ]
-  assert_same(*both)
-  both = [take(data.eval_batches(c, "val"), 9) for c in resolved.values()]
+def test_batch_larger_than_the_set(both_loaders):
+  opened = both_loaders(batch_size=20).values()
+  assert_same(*(take(d.train_batches(start_step=2), 2) for d in opened))
+  both = [take(d.eval_batches("val"), 9) for d in opened]
   assert_same(*both)
   assert len(both[0]) == 1
 
 
-def test_evaluation_canvas(resolved):
-  both = []
-  for config in resolved.values():
-    config.eval.canvas = (40, 24)
-    both.append(take(data.eval_batches(data.resolve(config), "val"), 9))
+def test_evaluation_canvas(both_loaders):
+  opened = both_loaders(eval_canvas=(40, 24)).values()
+  both = [take(d.eval_batches("val"), 9) for d in opened]
   assert_same(*both)
   assert both[0][0]["image"].shape == (4, 40, 24, 3)
   np.testing.assert_array_equal(both[0][0]["size"][0], [40, 12])  # not shrunk
 
 
-def test_resuming_reads_nothing_of_the_past(resolved, monkeypatch):
+def test_resuming_reads_nothing_of_the_past(opened, monkeypatch):
   asked = []
 
   def spy(step, n, seed, share):
@@ -133,7 +138,7 @@ def test_resuming_reads_nothing_of_the_past(resolved, monkeypatch):
     return np.zeros(share.size, np.int32)
 
   monkeypatch.setattr(order, "train_indices", spy)
-  take(data.train_batches(resolved["tfdata"], start_step=10**12), 2)
+  take(opened["tfdata"].train_batches(start_step=10**12), 2)
   assert min(asked) == 10**12
 
 
@@ -155,7 +160,7 @@ def test_sixteen_bit_ids(configure, write, tmp_path):
       ignore_label=65535,
       canvas=(20, 20),
     )
-    both.append(take(data.train_batches(data.resolve(config)), 1))
+    both.append(take(data.open(config).train_batches(), 1))
   assert_same(*both)
   assert both[0][0]["label"].dtype == np.uint16
   np.testing.assert_array_equal(both[0][0]["label"][0, 1], np.arange(20, 40))
@@ -163,22 +168,22 @@ def test_sixteen_bit_ids(configure, write, tmp_path):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_indivisible_batch(resolved, loader):
-  config = resolved[loader]
+def test_indivisible_batch(opened, loader):
+  dataset = opened[loader]
   with pytest.raises(UserError, match="train.batch_size=4 .* 3, 6"):
-    data.train_batches(config, process_count=3)
+    dataset.train_batches(process_count=3)
   with pytest.raises(UserError, match="eval.batch_size=4 .* 3, 6"):
-    data.eval_batches(config, "val", process_count=3)
+    dataset.eval_batches("val", process_count=3)
 
 
 def test_shapes_from_both_loaders(configure, monkeypatch):
   monkeypatch.setattr(shapes, "SPLIT_SIZES", {"train": 5, "val": 3})
   both = []
   for loader in LOADERS:
-    config = data.resolve(configure(name="shapes", loader=loader))
-    assert config.data.class_names == shapes.CLASS_NAMES
-    batches = take(data.train_batches(config), 2)
-    both.append(batches + take(data.eval_batches(config, "val"), 9))
+    dataset = data.open(configure(name="shapes", loader=loader))
+    assert dataset.class_names == shapes.CLASS_NAMES
+    batches = take(dataset.train_batches(), 2)
+    both.append(batches + take(dataset.eval_batches("val"), 9))
   assert_same(*both)
   image, label = shapes.draw("val", 2)
   np.testing.assert_array_equal(both[0][-1]["image"][2], image)
@@ -194,10 +199,10 @@ config = with_data("folder")
 config.data.update(
   path={str(folder())!r}, canvas=(16, 16), prepared={str(tmp_path / "p")!r}
 )
-config = data.resolve(config)
-batches = data.train_batches(config)
+dataset = data.open(config)
+batches = dataset.train_batches()
 next(batches)
-others = data.eval_batches(config, "val")
+others = dataset.eval_batches("val")
 next(others)
 """
   ended = subprocess.run([sys.executable, "-c", program], capture_output=True)
@@ -217,9 +222,9 @@ from jaxseg import data
 from jaxseg.config import with_data
 config = with_data("folder")
 config.data.update(path={str(folder())!r}, loader="resident", canvas=(16, 16))
-config = data.resolve(config)
-assert next(data.train_batches(config))["image"].shape == (16, 16, 16, 3)
-assert sum(len(b["index"]) for b in data.eval_batches(config, "val")) == 16
-assert data.num_examples(config, "val") == 3
+dataset = data.open(config)
+assert next(dataset.train_batches())["image"].shape == (16, 16, 16, 3)
+assert sum(len(b["index"]) for b in dataset.eval_batches("val")) == 16
+assert dataset.splits["val"] == 3
 """
   subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxseg.data.placement import Recipe, fitted_size
+from jaxseg.data.placement import Placement, fitted_size
 
-RECIPE = Recipe(canvas=(12, 16), fill=(10, 20, 30), ignore_label=255)
+PLACEMENT = Placement(canvas=(12, 16), fill=(10, 20, 30), ignore_label=255)
 UINT8 = np.dtype(np.uint8)
 
 
@@ -26,7 +26,7 @@ def triangle(old: int, new: int) -> np.ndarray:
 
 def test_small_example_keeps_its_pixels():
   image, label = example(7, 16)
-  made = RECIPE.make(image, label, UINT8)
+  made = PLACEMENT.make(image, label, UINT8)
   np.testing.assert_array_equal(made["image"][:7], image)
   np.testing.assert_array_equal(made["label"][:7], label)
   np.testing.assert_array_equal(made["size"], [7, 16])
@@ -44,7 +44,7 @@ def test_small_example_keeps_its_pixels():
 )
 def test_large_example_shrinks(size, fitted):
   image, label = example(*size)
-  made = RECIPE.make(image, label, UINT8)
+  made = PLACEMENT.make(image, label, UINT8)
   height, width = fitted
   np.testing.assert_array_equal(made["size"], fitted)
   rows, columns = triangle(size[0], height), triangle(size[1], width)
@@ -76,16 +76,16 @@ def test_fitted_size(size, fitted):
 
 
 def test_labels_are_mapped_before_they_are_placed():
-  recipe = Recipe((4, 4), (0, 0, 0), 9, label_map=((255, 1), (11, 9)))
+  placement = Placement((4, 4), (0, 0, 0), 9, label_map=((255, 1), (11, 9)))
   ids = np.array([[0, 255], [11, 1]], np.uint8)
-  made = recipe.make(np.zeros((2, 2, 3), np.uint8), ids, UINT8)
+  made = placement.make(np.zeros((2, 2, 3), np.uint8), ids, UINT8)
   np.testing.assert_array_equal(made["label"][:2, :2], [[0, 1], [9, 1]])
   assert (made["label"][2:] == 9).all()
 
 
 def test_sixteen_bit_labels():
-  recipe = Recipe((4, 4), (0, 0, 0), 65535)
+  placement = Placement((4, 4), (0, 0, 0), 65535)
   ids = np.full((8, 8), 300, np.uint16)
-  made = recipe.make(np.zeros((8, 8, 3), np.uint8), ids, np.dtype(np.uint16))
+  made = placement.make(np.zeros((8, 8, 3), np.uint8), ids, np.dtype(np.uint16))
   assert made["label"].dtype == np.uint16
   assert (made["label"] == 300).all()

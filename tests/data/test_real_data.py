@@ -32,17 +32,17 @@ CAMVID_SIZES = {"train": 367, "val": 101, "test": 233}
 
 def test_camvid(configure):
   config = configure(SHARED / "camvid", "camvid", "tfdata")
-  config = data.resolve(config)
+  dataset = data.open(config)
   for split, count in CAMVID_SIZES.items():
-    assert data.num_examples(config, split) == count
-  pixels = sum(data.class_pixels(config, split) for split in CAMVID_SIZES)
+    assert dataset.splits[split] == count
+  pixels = sum(dataset.class_pixels(split) for split in CAMVID_SIZES)
   total = sum(CAMVID_SIZES.values()) * 360 * 480
   np.testing.assert_allclose(pixels / total, CAMVID_SHARES, atol=6e-4)
   assert 1 - pixels.sum() / total == pytest.approx(0.036, abs=6e-4)
-  batches = list(data.eval_batches(config, "val"))
+  batches = list(dataset.eval_batches("val"))
   assert len(batches) == 26
   seen = sum((batch["label"] != 255).sum() for batch in batches)
-  assert seen == data.class_pixels(config, "val").sum()
+  assert seen == dataset.class_pixels("val").sum()
 
 
 @pytest.mark.parametrize("loader", ["tfdata", "resident"])
@@ -50,12 +50,12 @@ def test_horses(configure, loader, capsys):
   """A folder with train and test only; sizes 211x170 to 1280x960."""
   config = configure(SHARED / "weizmann_horse", loader=loader)
   config.data.canvas = (96, 96)
-  config = data.resolve(config)
+  dataset = data.open(config)
   assert "evaluating on 'test'" in capsys.readouterr().err
-  assert config.data.eval_split == "test"
-  assert config.data.class_names == ("class_0", "class_1")
-  assert data.num_examples(config, "train") == 278
-  assert data.num_examples(config, "test") == 49
-  batch = next(data.train_batches(config))
+  assert dataset.eval_split == "test"
+  assert dataset.class_names == ("class_0", "class_1")
+  assert dataset.splits["train"] == 278
+  assert dataset.splits["test"] == 49
+  batch = next(dataset.train_batches())
   assert set(np.unique(batch["label"])) <= {0, 1, 255}
   assert np.asarray(batch["size"]).max() == 96

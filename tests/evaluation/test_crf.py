@@ -1,5 +1,7 @@
 """A dense CRF after any network: in predictions, scores and command lines."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,9 +11,10 @@ import pytest
 from jaxseg import config as configs
 from jaxseg import sharding
 from jaxseg.errors import UserError
-from jaxseg.evaluation import evaluate, inference
+from jaxseg.evaluation import inference, scoring
 from jaxseg.layers.crf_settings import CRF, SETTINGS, parse
 from jaxseg.layers.dense_crf import mean_field
+from jaxseg.tasks.segmentation import Segmentation
 
 # Exact, for a quick compilation.
 TEXT = "deeplab_v1,iterations=2,bilateral_std=4,colour_std=40,filter=exact"
@@ -37,14 +40,21 @@ class Classifier(nn.Module):
     return {"logits": x.mean(axis=(1, 2))}
 
 
+TASK = Segmentation(NAMES, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+
+
 def setup(crf=TEXT, model=None):
+  """Returns inference with a CRF, a network, and its variables."""
   c = configs.base()
-  c.data.class_names = NAMES
-  c.data.mean, c.data.std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
   c.eval.crf = crf
   model = model or Pixelwise()
   x = jnp.zeros((1, 2, 2, 3))
-  return c, model, model.init(jax.random.key(0), x, train=False)
+  variables = model.init(jax.random.key(0), x, train=False)
+  return inference.create(c), model, variables
+
+
+def logits_of(how, model, variables, image):
+  return inference.make_predict_logits(model, TASK, how)(variables, image)
 
 
 def images(n=2, size=(7, 9)):
@@ -54,15 +64,14 @@ def images(n=2, size=(7, 9)):
 
 def test_off_by_default():
   assert configs.base().eval.crf == ""
-  assert inference.Inference.from_config(configs.base()).crf is None
+  assert inference.create(configs.base()).crf is None
 
 
 def test_logits_are_those_of_mean_field_on_the_bytes():
-  c, model, variables = setup()
+  how, model, variables = setup()
   image = images()
-  got = inference.make_predict_logits(model, c)(variables, image)
-  c.eval.crf = ""
-  logits = inference.make_predict_logits(model, c)(variables, image)
+  got = logits_of(how, model, variables, image)
+  logits = logits_of(inference.Inference(), model, variables, image)
   # Probabilities of at least 1e-5, as pydensecrf's unary_from_softmax has it.
   p = jnp.maximum(jax.nn.softmax(logits), 1e-5)
   expected = mean_field(jnp.log(p), image, parse(TEXT))
@@ -71,24 +80,25 @@ def test_logits_are_those_of_mean_field_on_the_bytes():
 
 
 def test_after_averaging_over_views():
-  c, model, variables = setup()
+  how, model, variables = setup()
   image = images()
-  plain = inference.make_predict_logits(model, c)(variables, image)
-  c.eval.flip = True  # A 1x1 convolution sees the same in the mirror.
-  mirrored = inference.make_predict_logits(model, c)(variables, image)
+  plain = logits_of(how, model, variables, image)
+  # A 1x1 convolution sees the same in the mirror.
+  how = dataclasses.replace(how, flip=True)
+  mirrored = logits_of(how, model, variables, image)
   np.testing.assert_allclose(mirrored, plain, atol=1e-4)
 
 
 def test_a_mesh_scores_what_one_device_scores():
   """Eight devices, an image each."""
-  c, model, variables = setup()
+  how, model, variables = setup()
   image = images(n=8)
   label = jnp.asarray(np.random.default_rng(1).integers(0, 2, (8, 7, 9)))
   batch = {"image": np.asarray(image), "label": np.asarray(label, np.uint8)}
-  one = evaluate.make_eval_step(model, c)(variables, batch)
+  one = scoring.make_count_step(model, TASK, how)(variables, batch)
   mesh = sharding.make_mesh()
   assert mesh.size == 8
-  many = evaluate.make_eval_step(model, c, mesh)(
+  many = scoring.make_count_step(model, TASK, how, mesh)(
     jax.device_put(variables, sharding.replicated(mesh)),
     sharding.global_batch(batch, mesh),
   )
@@ -97,23 +107,21 @@ def test_a_mesh_scores_what_one_device_scores():
 
 
 def test_it_is_told():
-  c, _, _ = setup("deeplab_v2,iterations=7")
-  how = inference.Inference.from_config(c)
+  how, _, _ = setup("deeplab_v2,iterations=7")
   assert how.crf.bilateral_std == SETTINGS["deeplab_v2"].bilateral_std
   assert "iterations=7" in str(how) and "bilateral_std=67" in str(how)
   assert "CRF" not in str(inference.Inference())
 
 
 def test_a_bad_text_fails_before_anything_runs():
-  c, model, _ = setup("deplab_v2")
   with pytest.raises(UserError, match="did you mean 'deeplab_v2'"):
-    evaluate.make_eval_step(model, c)
+    setup("deplab_v2")
 
 
 def test_a_classifier_has_no_pixels():
-  c, model, variables = setup(model=Classifier())
+  how, model, variables = setup(model=Classifier())
   with pytest.raises(UserError, match="eval.crf is for networks that label"):
-    inference.make_predict_logits(model, c)(variables, images())
+    logits_of(how, model, variables, images())
 
 
 def test_inference_with_a_crf_is_hashable():

@@ -20,6 +20,7 @@ from jaxseg.evaluation.inference import (
   window_starts,
 )
 from jaxseg.layers.resize import resize_bilinear
+from jaxseg.tasks.segmentation import Segmentation
 
 CLASSES = 3
 
@@ -183,15 +184,16 @@ def test_impossible_class_stays_finite():
 
 
 def test_configured_prediction_normalises_bytes():
-  c = configs.base()
-  c.data.mean, c.data.std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+  task = Segmentation(tuple("abc"), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
   model, variables, _ = setup()
   image = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), np.uint8)
-  x = (image / 255 - np.array(c.data.mean)) / np.array(c.data.std)
+  x = (image / 255 - np.array(task.mean)) / np.array(task.std)
   expected = whole(model, variables, jnp.asarray(x, jnp.float32))
-  got = make_predict_logits(model, c)(variables, jnp.asarray(image))
+  got = make_predict_logits(model, task, Inference())(
+    variables, jnp.asarray(image)
+  )
   np.testing.assert_allclose(got, expected, atol=1e-4)
-  ids = make_predict(model, c)(variables, jnp.asarray(image))
+  ids = make_predict(*applied)(variables, jnp.asarray(image))
   assert ids.dtype == jnp.int32
   np.testing.assert_array_equal(ids, np.asarray(got).argmax(axis=-1))
 
@@ -223,8 +225,8 @@ def test_many_classes_need_wide_ids():
 def test_windows_have_the_size_of_the_training_crop():
   c = configs.base()
   c.eval.mode, c.augment.crop = "sliding", (33, 44)
-  assert Inference.from_config(c).window == (33, 44)
-  assert "sliding 33x44" in str(Inference.from_config(c))
+  assert inference.create(c).window == (33, 44)
+  assert "sliding 33x44" in str(inference.create(c))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from config_files import load_config
-from jaxseg import data, metrics
+from jaxseg import metrics
 from jaxseg.data import shapes
 from jaxseg.evaluation.inference import make_predict
 from jaxseg.training import setup, step
@@ -44,7 +44,8 @@ def overfit(name: str, steps: int = STEPS, **model_fields) -> float:
   config.optimizer.ema_decay = 0.0
   config.train.update(batch_size=len(SCENES), steps=steps)
   config.schedule.warmup_steps = min(config.schedule.warmup_steps, steps // 10)
-  return _train(data.resolve(config))
+  mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+  return _train(setup.create(config, mesh), mesh)
 
 
 def draw_batch(indices) -> dict[str, np.ndarray]:
@@ -59,35 +60,39 @@ def draw_batch(indices) -> dict[str, np.ndarray]:
   }
 
 
-def _train(config) -> float:
-  mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
-  model, optimizer, _, state = setup.start(config, mesh)
-  recipe = step.Recipe.from_config(config)
+def _train(experiment: setup.Experiment, mesh) -> float:
+  state = experiment.fresh_state(mesh)
+  model, task = experiment.model, experiment.task
   batch = jax.tree.map(jnp.asarray, draw_batch(SCENES))
   train_step = jax.jit(
     functools.partial(
-      step.train_step, model=model, optimizer=optimizer, recipe=recipe
+      step.train_step,
+      model=model,
+      optimizer=experiment.optimizer,
+      task=task,
+      seed=experiment.seed,
     ),
     donate_argnums=0,
   )
-  predict = jax.jit(make_predict(model, config))
+  predict = jax.jit(make_predict(model, task, experiment.inference))
   miou = 0.0
-  for taken in range(1, config.train.steps + 1):
+  steps = experiment.options.steps
+  for taken in range(1, steps + 1):
     state, _ = train_step(state, batch)
-    if taken % LOOK_EVERY == 0 or taken == config.train.steps:
+    if taken % LOOK_EVERY == 0 or taken == steps:
       predicted = predict(state.variables(), batch["image"])
-      miou = _miou(batch["label"], predicted, config)
+      miou = _miou(batch["label"], predicted, task)
       if miou > ENOUGH:
         break
   return miou
 
 
-def _miou(label, predicted, config) -> float:
+def _miou(label, predicted, task) -> float:
   confusion = metrics.confusion_matrix(
     label,
     predicted,
-    num_classes=len(config.data.class_names),
-    ignore_label=config.data.ignore_label,
+    num_classes=task.num_classes,
+    ignore_label=task.ignore_label,
   )
   return float(metrics.scores(np.asarray(confusion, np.int64))["miou"])
 

@@ -107,12 +107,8 @@ def test_every_parameter_of_the_heads_gets_a_gradient(family):
     outputs = model.apply(
       {**variables, "params": {"backbone": trunk, **heads}}, image, train=False
     )
-    total, weight = losses.heads_loss(
-      outputs,
-      label,
-      head_weights=dict.fromkeys(outputs, 1.0),
-      ignore_label=255,
-    )
+    loss = losses.HeadsLoss(heads=dict.fromkeys(outputs, 1.0))
+    total, weight = loss(outputs, label, ignore_label=255)
     return total / weight
 
   grads = jax.jit(jax.grad(loss_fn))(variables["params"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from config_files import load_config
-from jaxseg import data, models, sharding
+from jaxseg import models, sharding
 from jaxseg.training import setup, step
 from network_equations import network_equations
 from network_shapes import network_shapes
@@ -152,18 +152,19 @@ def test_every_parameter_moves_in_real_steps_on_eight_devices(name):
     multipliers=(), no_decay=(), ema_decay=0.0, clip_norm=1.0,
   )  # fmt: skip
   config.schedule.update(name="constant", warmup_steps=0)
-  config = data.resolve(config)
   mesh = sharding.make_mesh()
   assert mesh.size == 8
-  model, optimizer, _, state = setup.start(config, mesh)
+  experiment = setup.create(config, mesh)
+  state = experiment.fresh_state(mesh)
   before = traverse_util.flatten_dict(jax.device_get(state.params), sep="/")
   batch = sharding.global_batch(overfitting.draw_batch(range(8)), mesh)
   train_step = jax.jit(
     functools.partial(
       step.train_step,
-      model=model,
-      optimizer=optimizer,
-      recipe=step.Recipe.from_config(config),
+      model=experiment.model,
+      optimizer=experiment.optimizer,
+      task=experiment.task,
+      seed=experiment.seed,
     )
   )
   for _ in range(3):

@@ -11,30 +11,27 @@ import optax
 import pytest
 
 from jaxseg import models, sharding
+from jaxseg.augment import Augmentation
+from jaxseg.losses import HeadsLoss
+from jaxseg.tasks.segmentation import Segmentation
 from jaxseg.training.state import create_state
-from jaxseg.training.step import Recipe, train_step
+from jaxseg.training.step import train_step
 
 CLASSES, SIZE, BATCH, IGNORE = 3, 16, 16, 255
 
-RECIPE = Recipe(
-  seed=7,
+TASK = Segmentation(
+  class_names=("a", "b", "c"),
   mean=(0.5, 0.4, 0.3),
   std=(0.2, 0.2, 0.2),
-  augment=(
-    ("crop", (SIZE, SIZE)),
-    ("scale", (0.7, 1.4)),
-    ("flip", True),
-    ("brightness", 0.3),
-    ("mean", (0.5, 0.4, 0.3)),
-    ("ignore_label", IGNORE),
+  ignore_label=IGNORE,
+  augmentation=Augmentation(
+    crop=(SIZE, SIZE), scale=(0.7, 1.4), flip=True, brightness=0.3
   ),
-  loss=(
-    ("ignore_label", IGNORE),
-    ("head_weights", (("logits", 1.0), ("aux_logits", 0.4))),
-    ("class_weights", (1.0, 2.0, 0.5)),
+  heads_loss=HeadsLoss(
+    heads={"logits": 1.0, "aux_logits": 0.4}, class_weights=(1.0, 2.0, 0.5)
   ),
-  ema_decay=0.9,
 )
+STEP = dict(task=TASK, seed=7, ema_decay=0.9)
 OPTIMIZER = optax.sgd(0.005, momentum=0.9)
 
 
@@ -83,7 +80,7 @@ def step_fn(axis_name=None):
     train_step,
     model=tiny(axis_name),
     optimizer=OPTIMIZER,
-    recipe=RECIPE,
+    **STEP,
     axis_name=axis_name,
   )
 
@@ -177,9 +174,7 @@ def test_adding_ignored_images_changes_no_loss_and_no_gradient():
     ),
   )
   step = jax.jit(
-    functools.partial(
-      train_step, model=model, optimizer=OPTIMIZER, recipe=RECIPE
-    )
+    functools.partial(train_step, model=model, optimizer=OPTIMIZER, **STEP)
   )
   full = batch()
   full["label"][8:] = IGNORE

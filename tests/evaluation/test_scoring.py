@@ -1,15 +1,18 @@
 """Scores of a split equal a plain NumPy evaluation, pixel by pixel."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg import config as configs
 from jaxseg import sharding
-from jaxseg.evaluation import evaluate
-from jaxseg.evaluation.rand_score import THRESHOLDS, rand_f_scores
+from jaxseg.evaluation import scoring, tables
+from jaxseg.evaluation.inference import Inference
+from jaxseg.tasks.rand_score import THRESHOLDS, rand_f_scores
+from jaxseg.tasks.segmentation import Segmentation
 
 NAMES = ("sky", "road", "tree", "nowhere")
 IGNORE = 255
@@ -26,16 +29,17 @@ class Pixelwise(nn.Module):
     return {"logits": x}
 
 
+TASK = Segmentation(NAMES, mean=(0.5,) * 3, std=(0.25,) * 3)
+TWO = Segmentation(("a", "b"), mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
 def setup():
-  c = configs.base()
-  c.data.class_names = NAMES
-  c.data.mean, c.data.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
   model = Pixelwise()
   x = jnp.zeros((1, 2, 2, 3))
   variables = model.init(jax.random.key(0), x, train=False)
   # The last class is never predicted, and `split` never has it.
   variables["params"]["dense"]["bias"] = jnp.array([0.1, 0.2, 0.3, -1e3])
-  return c, model, variables
+  return model, variables
 
 
 def split(n=11, size=(6, 9), seed=0):
@@ -92,23 +96,17 @@ def plain(variables, image, label):
   }
 
 
-def scored(c, model, variables, batches, **options):
+def scored(model, variables, batches, task=TASK):
   """Scores of all batches, on one device."""
-  return evaluate.evaluate(
-    evaluate.make_eval_step(model, c),
-    variables,
-    batches,
-    class_names=NAMES,
-    progress=False,
-    **options,
-  )
+  count_step = scoring.make_count_step(model, task, Inference())
+  return scoring.score(count_step, variables, batches, task, progress=False)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 16])
 def test_any_batch_size_gives_the_plain_evaluation(batch_size):
-  c, model, variables = setup()
+  model, variables = setup()
   image, label = split()
-  scores = scored(c, model, variables, batches(image, label, batch_size))
+  scores = scored(model, variables, batches(image, label, batch_size))
   expected = plain(variables, image, label)
   np.testing.assert_array_equal(scores["confusion"], expected["confusion"])
   for key, value in expected.items():
@@ -116,10 +114,10 @@ def test_any_batch_size_gives_the_plain_evaluation(batch_size):
 
 
 def test_rand_score_is_the_mean_over_the_images_at_the_best_threshold():
-  c, model, variables = setup()
-  c.eval.rand = True
+  model, variables = setup()
   image, label = split(5)
-  scores = scored(c, model, variables, batches(image, label, 4))
+  task = dataclasses.replace(TASK, rand=True)
+  scores = scored(model, variables, batches(image, label, 4), task)
   logits = model.apply(
     variables, jnp.asarray((image / 255 - 0.5) / 0.25), train=False
   )["logits"]
@@ -130,21 +128,20 @@ def test_rand_score_is_the_mean_over_the_images_at_the_best_threshold():
   mean = np.asarray(added) / 5
   np.testing.assert_allclose(scores["rand_f"], mean.max(), rtol=1e-5)
   assert scores["rand_threshold"] == THRESHOLDS[mean.argmax()]
-  assert f"Rand F {mean.max():.4f}" in evaluate.headline(scores)
-  assert "Rand F" in evaluate.format_table(scores, NAMES).splitlines()[-1]
+  assert f"Rand F {mean.max():.4f}" in tables.headline(scores)
+  assert "Rand F" in tables.format_table(scores, NAMES).splitlines()[-1]
 
 
 def test_a_mesh_changes_nothing():
-  c, model, variables = setup()
+  model, variables = setup()
   image, label = split()
   mesh = sharding.make_mesh()
   size = 4 * mesh.size
-  scores = evaluate.evaluate(
-    evaluate.make_eval_step(model, c, mesh),
+  scores = scoring.score(
+    scoring.make_count_step(model, TASK, Inference(), mesh),
     variables,
-    batches(image, label, size),
-    class_names=NAMES,
-    to_device=lambda batch: sharding.global_batch(batch, mesh),
+    sharding.device_batches(batches(image, label, size), mesh),
+    TASK,
     progress=False,
   )
   expected = plain(variables, image, label)
@@ -153,11 +150,14 @@ def test_a_mesh_changes_nothing():
 
 
 def test_absent_convention_is_passed_on():
-  c, model, variables = setup()
+  model, variables = setup()
   image, label = split()
   run = {
     absent: scored(
-      c, model, variables, batches(image, label, 4), absent=absent
+      model,
+      variables,
+      batches(image, label, 4),
+      dataclasses.replace(TASK, absent=absent),
     )["miou"]
     for absent in ("skip", "zero", "one")
   }
@@ -169,7 +169,7 @@ def test_the_next_step_is_dispatched_before_the_last_is_read():
   events = []
 
   class Count:
-    """Counts that tell when they are read."""
+    """Counts that record when they are read."""
 
     def __init__(self, step):
       self.step = step
@@ -186,12 +186,8 @@ def test_the_next_step_is_dispatched_before_the_last_is_read():
       "loss_weight": 2.0,
     }
 
-  scores = evaluate.evaluate(
-    eval_step,
-    {},
-    ({"number": i} for i in range(3)),
-    class_names=("a", "b"),
-    progress=False,
+  scores = scoring.score(
+    eval_step, {}, ({"number": i} for i in range(3)), TWO, progress=False
   )
   assert events == [
     "start 0",
@@ -209,35 +205,31 @@ def test_counts_add_up_beyond_int32():
     confusion = np.diag([2**31 - 1, 2**31 - 1]).astype(np.int32)
     return {"confusion": confusion, "loss_sum": 0.0, "loss_weight": 1.0}
 
-  scores = evaluate.evaluate(
-    eval_step, {}, [{}] * 5, class_names=("a", "b"), progress=False
-  )
+  scores = scoring.score(eval_step, {}, [{}] * 5, TWO, progress=False)
   assert scores["confusion"].sum() == 10 * (2**31 - 1)
 
 
 def test_an_empty_split_is_undefined_not_an_error():
-  scores = evaluate.evaluate(
-    dict, {}, [], class_names=("a", "b"), progress=False
-  )
+  scores = scoring.score(dict, {}, [], TWO, progress=False)
   assert np.isnan(scores["miou"]) and np.isnan(scores["loss"])
-  assert evaluate.flat(scores) == {}
+  assert tables.flat(scores) == {}
 
 
 def test_flat_scores_are_what_a_log_can_hold():
-  c, model, variables = setup()
+  model, variables = setup()
   image, label = split()
-  scores = scored(c, model, variables, batches(image, label, 4))
-  flat = evaluate.flat(scores)
+  scores = scored(model, variables, batches(image, label, 4))
+  flat = tables.flat(scores)
   assert all(type(v) is float and np.isfinite(v) for v in flat.values())
   assert {"loss", "miou", "pixel_accuracy", "mean_accuracy"} <= flat.keys()
   assert "iou/sky" in flat and "iou/nowhere" not in flat
 
 
 def test_table_has_a_line_a_class():
-  c, model, variables = setup()
+  model, variables = setup()
   image, label = split()
-  scores = scored(c, model, variables, batches(image, label, 4))
-  table = evaluate.format_table(scores, NAMES).splitlines()
+  scores = scored(model, variables, batches(image, label, 4))
+  table = tables.format_table(scores, NAMES).splitlines()
   assert table[0].split() == [
     "class",
     "IoU",

@@ -1,4 +1,4 @@
-"""Statistics settled over batches: means of what NumPy measures."""
+"""Recomputed batch statistics are the means that NumPy computes."""
 
 import flax.linen as nn
 import jax
@@ -6,27 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import sharding
+from jaxseg.augment import Augmentation
 from jaxseg.layers.norm import BatchNorm
+from jaxseg.tasks.segmentation import Segmentation
+from jaxseg.training.batch_stats import make_recompute_batch_stats
 from jaxseg.training.state import TrainState
-from jaxseg.training.statistics import Settle
-from jaxseg.training.step import Recipe
 
-PLAIN = Recipe(
-  seed=0,
+PLAIN = Segmentation(
+  class_names=("a", "b"),
   mean=(0.5, 0.5, 0.5),
   std=(0.25, 0.25, 0.25),
-  augment=(
-    ("crop", (4, 6)),
-    ("scale", (1.0, 1.0)),
-    ("flip", False),
-    ("brightness", 0.0),
-    ("contrast", 0.0),
-    ("saturation", 0.0),
-    ("hue", 0.0),
-    ("mean", (0.5, 0.5, 0.5)),
-    ("ignore_label", 255),
-  ),
-  loss=(),
+  augmentation=Augmentation(crop=(4, 6)),
 )
 
 
@@ -43,7 +33,7 @@ class Norms(nn.Module):
     return {"logits": x + slow(image, train=train)}
 
 
-def settle(model, batches):
+def recomputed(model, batches):
   image = jnp.zeros((1, 4, 6, 3))
   variables = model.init(jax.random.key(0), image, train=False)
   state = TrainState(
@@ -53,10 +43,14 @@ def settle(model, batches):
     opt_state=(),
     ema=None,
   )
-  run = Settle(
-    model, PLAIN, len(batches), sharding.make_mesh(jax.devices()[:1])
+  recompute = make_recompute_batch_stats(
+    model,
+    PLAIN,
+    seed=0,
+    count=len(batches),
+    mesh=sharding.make_mesh(jax.devices()[:1]),
   )
-  return state, run(state, iter(batches))
+  return state, recompute(state, iter(batches))
 
 
 def random_batches(count: int):
@@ -74,7 +68,7 @@ def random_batches(count: int):
 
 def test_they_are_means_over_the_batches_whatever_the_momentum():
   batches = random_batches(3)
-  before, after = settle(Norms(), batches)
+  before, after = recomputed(Norms(), batches)
   images = [(batch["image"] / 255 - 0.5) / 0.25 for batch in batches]
   mean = np.mean([x.mean((0, 1, 2)) for x in images], axis=0)
   var = np.mean([x.var((0, 1, 2)) for x in images], axis=0)
@@ -86,7 +80,7 @@ def test_they_are_means_over_the_batches_whatever_the_momentum():
 
 
 def test_frozen_statistics_stay():
-  before, after = settle(Norms(frozen=True), random_batches(1))
+  before, after = recomputed(Norms(frozen=True), random_batches(1))
   jax.tree.map(
     np.testing.assert_array_equal, after.batch_stats, before.batch_stats
   )

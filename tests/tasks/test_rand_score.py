@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.evaluation.rand_score import (
+from jaxseg.tasks.rand_score import (
   THRESHOLDS,
   rand_f_scores,
   rand_scores,

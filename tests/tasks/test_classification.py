@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.image_label import largest_class
+from jaxseg.tasks.classification import largest_class
 
 
 def test_by_counting():

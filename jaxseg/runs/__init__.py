@@ -1,0 +1,1 @@
+"""The work directory and what it holds: configuration, checkpoints, scores."""

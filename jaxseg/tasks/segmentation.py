@@ -1,0 +1,164 @@
+"""Segmentation: every pixel has a class.
+
+Training augments image and label alike, and takes the cross-entropy of each
+valid pixel. Evaluation counts one confusion matrix over the whole split; all
+scores are read off that matrix.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg import augment, losses, metrics
+from jaxseg.tasks import rand_score
+from jaxseg.types import Outputs
+
+Batch = dict[str, jax.Array]
+Scores = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+  """The segmentation of images into classes.
+
+  Attributes:
+    class_names: One name a class, in the order of the class ids.
+    mean: RGB mean in 0..1, subtracted from every image.
+    std: RGB standard deviation in 0..1; every image is divided by it.
+    ignore_label: Label of the pixels that count nowhere.
+    augmentation: How training images are changed at random.
+    heads_loss: Weights and form of the loss.
+    absent: Key of `metrics.ABSENT`: the score of a class that occurs in
+      neither truth nor prediction.
+    rand: Whether to score the Rand F-score of the regions, too.
+  """
+
+  class_names: tuple[str, ...]
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float]
+  ignore_label: int = 255
+  augmentation: augment.Augmentation = augment.Augmentation()
+  heads_loss: losses.HeadsLoss = losses.HeadsLoss()
+  absent: str = "skip"
+  rand: bool = False
+
+  metric: ClassVar[str] = "miou"
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes."""
+    return len(self.class_names)
+
+  def target(self, label: jax.Array) -> jax.Array:
+    """Returns what the network shall predict, given labels `[n, h, w]`."""
+    return label
+
+  def normalise(self, image: jax.Array) -> jax.Array:
+    """Normalises images, uint8 or float32 in 0..1, by `mean` and `std`."""
+    return augment.normalise(image, self.mean, self.std)
+
+  def inputs(self, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Augments a training batch.
+
+    Args:
+      batch: `image` uint8 `[n, h, w, 3]`, `label` `[n, h, w]`, `size` int32
+        `[n, 2]` and `index` int32 `[n]`, as `jaxseg.data` makes them.
+      key: Random key of this step.
+
+    Returns:
+      Normalised images, float32 `[n, ch, cw, 3]`, and their targets.
+    """
+    image, label = augment.augment(
+      key,
+      batch["image"],
+      batch["label"],
+      batch["size"],
+      batch["index"],
+      **dataclasses.asdict(self.augmentation),
+      mean=self.mean,
+      ignore_label=self.ignore_label,
+    )
+    return self.normalise(image), self.target(label)
+
+  def loss(
+    self, outputs: Outputs, target: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns the loss of the network's outputs as (sum, weight)."""
+    return self.heads_loss(outputs, target, ignore_label=self.ignore_label)
+
+  def counts(self, logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+    """Counts the outcome of one batch; counts of batches add up.
+
+    Args:
+      logits: The network's answer, float32 `[n, h, w, k]`.
+      batch: The batch it was asked about; examples that fill up the last batch
+        have the ignore label everywhere.
+
+    Returns:
+      `confusion` int32 `[k, k]`; `loss_sum` and `loss_weight`, the negative
+      log-likelihood over valid pixels without class weights, smoothing and
+      auxiliary heads, so that runs which train with different losses can be
+      compared; with `rand` also `rand_f` `[t]` and `sections`, see
+      `rand_score.rand_f_scores`.
+    """
+    label = self.target(batch["label"])
+    loss_sum, loss_weight = losses.softmax_cross_entropy(
+      logits, label, ignore_label=self.ignore_label
+    )
+    counts = {
+      "confusion": metrics.confusion_matrix(
+        label,
+        jnp.argmax(logits, axis=-1),
+        num_classes=self.num_classes,
+        ignore_label=self.ignore_label,
+      ),
+      "loss_sum": loss_sum,
+      "loss_weight": loss_weight,
+    }
+    if self.rand:
+      counts["rand_f"], counts["sections"] = rand_score.rand_f_scores(
+        label,
+        1 - jax.nn.softmax(logits)[..., 0],
+        ignore_label=self.ignore_label,
+      )
+    return counts
+
+  def scores(self, counts: Mapping[str, np.ndarray]) -> Scores:
+    """Turns the counts of a whole split into scores.
+
+    Args:
+      counts: Sums over all batches; an empty mapping for an empty split.
+
+    Returns:
+      `loss`, `miou`, `pixel_accuracy`, `mean_accuracy`, `mean_dice` and
+      `frequency_weighted_iou`; `iou/<class>`, `accuracy/<class>` and
+      `share/<class>` (of the true pixels) of each class; NaN where undefined;
+      and the int64 `confusion` matrix `[k, k]`. With `rand` also the best
+      `rand_f`, averaged over the sections, and its `rand_threshold`.
+    """
+    empty = np.zeros((self.num_classes, self.num_classes), np.int64)
+    confusion = counts.get("confusion", empty)
+    weight = float(counts.get("loss_weight", 0.0))
+    overall = metrics.scores(confusion, absent=self.absent)
+    per_class = {
+      "iou": overall.pop("iou"),
+      "accuracy": overall.pop("accuracy"),
+      "share": confusion.sum(axis=1) / max(confusion.sum(), 1),
+    }
+    del overall["dice"]
+    if counts.get("sections"):
+      overall |= rand_score.best(counts["rand_f"], float(counts["sections"]))
+    return {
+      "loss": float(counts["loss_sum"]) / weight if weight else float("nan"),
+      **overall,
+      **{
+        f"{score}/{name}": float(value)
+        for score, values in per_class.items()
+        for name, value in zip(self.class_names, values, strict=True)
+      },
+      "confusion": confusion,
+    }

@@ -1,0 +1,118 @@
+"""Statistics of batch normalisation, recomputed for the current weights.
+
+Running averages lag behind the weights: while a network learns fast, they
+describe weights that it no longer has. SegNet and DeconvNet therefore average
+the statistics of many training batches after training (compute_bn_statistics.py
+of the SegNet tutorial; "precise" batch normalisation in Wu & Johnson 2021,
+arXiv:2105.07576, Sec. 3). `config.train.norm_batches` does so before each
+evaluation.
+"""
+
+from collections.abc import Iterable
+import functools
+import itertools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxseg import sharding
+from jaxseg.tasks.segmentation import Segmentation
+from jaxseg.training.state import TrainState
+from jaxseg.training.step import step_keys
+
+
+def batch_statistics(
+  state: TrainState,
+  batch: dict[str, jax.Array],
+  step: jax.Array,
+  *,
+  model: nn.Module,
+  task: Segmentation,
+  seed: int = 0,
+) -> Any:
+  """Returns the batch statistics of one training batch.
+
+  A norm replaces its running average r by m r + (1 - m) b, with its momentum m
+  and the batch statistic b. This runs the update from r = 0 and from r = 1; the
+  two results determine m and b, whichever momentum a norm has and however
+  often it is applied. Both passes compute the same b, so the compiler merges
+  them into one.
+
+  Args:
+    state: The train state; its averaged parameters are used if it has them.
+    batch: A batch as `train_step` takes it.
+    step: The step whose augmentation and dropout are drawn.
+    model: The network.
+    task: Augments the batch.
+    seed: Determines augmentation and dropout.
+
+  Returns:
+    A tree like `state.batch_stats`; the statistics of frozen norms are
+    unchanged.
+  """
+  augment_key, dropout_key = step_keys(seed, step)
+  image, _ = task.inputs(batch, augment_key)
+
+  def updated(value: float):
+    start = jax.tree.map(lambda a: jnp.full_like(a, value), state.batch_stats)
+    _, updates = model.apply(
+      {"params": state.variables()["params"], "batch_stats": start},
+      image,
+      train=True,
+      rngs={"dropout": dropout_key},
+      mutable=["batch_stats"],
+    )
+    return updates["batch_stats"]
+
+  def solve(old, zero, one):
+    momentum = one - zero
+    is_frozen = momentum >= 1
+    return jnp.where(
+      is_frozen, old, zero / jnp.where(is_frozen, 1, 1 - momentum)
+    )
+
+  return jax.tree.map(solve, state.batch_stats, updated(0.0), updated(1.0))
+
+
+def make_recompute_batch_stats(
+  model: nn.Module,
+  task: Segmentation,
+  *,
+  seed: int,
+  count: int,
+  mesh: jax.sharding.Mesh,
+):
+  """Returns a function that replaces running averages by means over batches.
+
+  Args:
+    model: The network.
+    task: Augments the batches.
+    seed: Determines augmentation and dropout.
+    count: Number of batches to average over.
+    mesh: The devices that batches are split over.
+
+  Returns:
+    A function of (state, batches) to a state whose `batch_stats` are the mean
+    of the statistics of the next `count` batches. The state of a network
+    without norms is returned unchanged.
+  """
+  statistics = jax.jit(
+    functools.partial(batch_statistics, model=model, task=task, seed=seed),
+    out_shardings=sharding.replicated(mesh),
+  )
+
+  def recompute(
+    state: TrainState, batches: Iterable[dict[str, jax.Array]]
+  ) -> TrainState:
+    if not state.batch_stats:
+      return state
+    total, step = None, int(state.step)
+    for i, batch in enumerate(itertools.islice(batches, count)):
+      part = statistics(state, batch, jnp.asarray(step + i, jnp.int32))
+      total = part if total is None else jax.tree.map(jnp.add, total, part)
+    mean = jax.tree.map(lambda a: a / count, total)
+    return state.replace(batch_stats=mean)
+
+  return recompute

@@ -1,0 +1,57 @@
+"""What a configuration becomes before training."""
+
+import jax
+import pytest
+
+from jaxseg import data, sharding
+from jaxseg.config import with_data
+from jaxseg.errors import UserError
+from jaxseg.training import setup
+
+
+@pytest.fixture
+def config(tiny_folder):
+  c = with_data("folder")
+  c.data.update(path=str(tiny_folder), loader="resident", canvas=(24, 32))
+  c.train.batch_size = c.eval.batch_size = 4
+  return c
+
+
+def test_the_record_is_completed_by_what_the_data_know(config):
+  dataset = data.open(config)
+  done = setup.completed(config, dataset)
+  assert done.data.class_names == ("class_0", "class_1", "class_2")
+  assert done.data.palette == dataset.palette
+  assert (done.data.mean, done.data.std) == (dataset.mean, dataset.std)
+  assert done.is_locked
+  assert config.data.class_names == ()
+  assert setup.completed(done, dataset) == done
+
+
+def test_class_weights_are_computed_unless_given(config):
+  config.loss.balance = "median_frequency"
+  dataset = data.open(config)
+  done = setup.completed(config, dataset)
+  assert done.loss.class_weights == dataset.median_frequency()
+  config.loss.class_weights = (1.0, 2.0, 3.0)
+  done = setup.completed(config, dataset)
+  assert done.loss.class_weights == (1.0, 2.0, 3.0)
+
+
+def test_a_misspelt_balance_says_which_exist(config):
+  config.loss.balance = "median"
+  mesh = sharding.make_mesh(jax.devices()[:1])
+  with pytest.raises(UserError, match="'median'.*median_frequency"):
+    setup.create(config, mesh)
+
+
+def test_the_description_says_what_was_built(config):
+  with config.unlocked():
+    config.model.backbone = {"name": "resnet18", "width": 16}
+    config.model.backbone.output_stride = 4
+  config.words = ("folder", "small")
+  params = {"a": jax.ShapeDtypeStruct((100, 12), "float32")}
+  assert setup.describe(config, params) == (
+    "pspnet (small: resnet18 of width 16, output stride 4), 1,200 parameters, "
+    "on folder"
+  )
