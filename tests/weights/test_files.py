@@ -72,7 +72,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, suffix, monkeypatch):
 
 
 def test_save_and_load_name_what_they_expect(tmp_path):
-  with pytest.raises(UserError, match=r"end in .npz or .safetensors"):
+  with pytest.raises(UserError, match=r"ending in .npz or .safetensors"):
     weights.save(tmp_path / "w.pth", VARIABLES)
   np.savez(tmp_path / "theirs.npz", **{"conv1.weight": np.zeros(3)})
   with pytest.raises(UserError, match=r"'conv1.weight'.*jaxseg convert"):

@@ -1,4 +1,4 @@
-"""What config.init does to a fresh network."""
+"""`config.init` replaces fresh variables by those of files."""
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +140,7 @@ def test_a_backbone_that_cannot_be_loaded_is_an_error(
   bare = {"params": {"head": {"kernel": jnp.zeros((2, 2))}}}
   other = models.create("pspnet", num_classes=3, backbone={**SMALL})
   for error, module, variables, fields in [
-    ("no backbone of its own", network, bare, {}),
+    ("has no backbone", network, bare, {}),
     ("leaves nothing to load", network, fresh, {"skip": ("^backbone/",)}),
     ("no such weight file", network, fresh, {"backbone": "missing.npz"}),
     ("is a directory", network, fresh, {"backbone": str(tmp_path)}),

@@ -1,8 +1,8 @@
 """Whole segmentation networks compute what their PyTorch originals do.
 
 Random weights everywhere, running statistics included, loaded through
-`weights.from_torch` into the network that `segmentation.fields_of` says is in
-the file.
+`weights.from_torch` into the network that `segmentation.recognise_fields`
+finds in the file.
 """
 
 import functools
@@ -24,7 +24,7 @@ import segmentation_originals as originals  # noqa: E402
 SHALLOW = {"name": "resnet50", "stage_sizes": originals.LAYERS}
 MILESIAL = {"features": (8, 16, 32, 64, 128)}
 ODD, EVEN, NESTED = (57, 83), (64, 96), (57, 89)
-# Network, source, original, our fields besides, sizes.
+# Network, library, original, our other fields, sizes.
 CASES = {
   "torchvision fcn_resnet50": (
     "fcn_resnet",
@@ -99,21 +99,21 @@ def smp_case(case):
   return name, original, own
 
 
-def build(name, source, original, own, dtype=None):
+def build(name, library, original, own, dtype=None):
   """Our network and its variables from the original's state dict."""
   state = original.state_dict()
   backbone = own.pop("encoder", "")
-  fields = segmentation.fields_of(name, source, state, backbone)
+  fields = segmentation.recognise_fields(name, library, state, backbone)
   spec = {**fields.get("backbone", {}), **own.get("backbone", {})}
   fields |= own | ({"backbone": spec} if spec else {})
   fields |= {"dtype": dtype, "param_dtype": dtype} if dtype else {}
   model = models.create(name, **fields)
-  return model, weights.from_torch(model, state, source)
+  return model, weights.from_torch(model, state, library)
 
 
-def evaluation_difference(name, source, original, own, sizes) -> float:
+def evaluation_difference(name, library, original, own, sizes) -> float:
   """Largest relative difference of any output at any of the sizes."""
-  model, variables = build(name, source, original, dict(own))
+  model, variables = build(name, library, original, dict(own))
   apply = jax.jit(functools.partial(model.apply, train=False))
   differences = []
   for size in sizes:
@@ -129,9 +129,9 @@ def evaluation_difference(name, source, original, own, sizes) -> float:
 
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_original(case):
-  name, source, build_original, own, sizes = CASES[case]
+  name, library, build_original, own, sizes = CASES[case]
   original = originals.randomised(build_original())
-  assert evaluation_difference(name, source, original, own, sizes) < 1e-4
+  assert evaluation_difference(name, library, original, own, sizes) < 1e-4
 
 
 @needs_smp
@@ -141,7 +141,7 @@ def test_equals_segmentation_models_pytorch(case):
   assert evaluation_difference(name, "smp", original, own, (EVEN,)) < 1e-4
 
 
-def gradient_difference(name, source, original, own, size) -> float:
+def gradient_difference(name, library, original, own, size) -> float:
   """Of a random projection of all outputs, in training mode, in float64."""
   original = original.double().train()
   rng = np.random.default_rng(0)
@@ -154,8 +154,8 @@ def gradient_difference(name, source, original, own, size) -> float:
   gradients = {k: p.grad for k, p in original.named_parameters()}
   original.load_state_dict(state)
   with jax.enable_x64():
-    model, variables = build(name, source, original, dict(own), "float64")
-    expected = weights.from_torch(model, {**state, **gradients}, source)
+    model, variables = build(name, library, original, dict(own), "float64")
+    expected = weights.from_torch(model, {**state, **gradients}, library)
     ours, _ = parity.train_gradients(model, variables, image, pull)
   return parity.largest_difference(ours, expected["params"])
 
@@ -163,9 +163,9 @@ def gradient_difference(name, source, original, own, size) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_equal_the_originals(case):
-  name, source, build_original, own, _ = CASES[case]
+  name, library, build_original, own, _ = CASES[case]
   original = originals.randomised(build_original())
-  assert gradient_difference(name, source, original, own, (33, 41)) < 1e-3
+  assert gradient_difference(name, library, original, own, (33, 41)) < 1e-3
 
 
 @needs_smp

@@ -1,20 +1,16 @@
-"""Names: which of PyTorch's modules is which of ours, one table a family.
+"""Names of classification networks in torchvision and timm.
 
-Each row is a regular expression over our module path, relative to the
-backbone, and their module's name, or a function of the expression's numbers
-that gives it. Names are torchvision's (0.13 to 0.28); squeeze-and-excitation
-networks and Xception, which torchvision does not have, are timm's (1.0).
+Each family of backbones has one function that returns its `NameTable`. Names
+are those of torchvision 0.13 to 0.28. torchvision has no squeeze-and-excitation
+networks and no Xception; their names are those of timm 1.0.
 
-torchvision's pretrained GoogLeNet was trained on images scaled to [-1, 1]:
-give it `data.mean=(0.5, 0.5, 0.5)` and `data.std=(0.5, 0.5, 0.5)`.
+torchvision's pretrained GoogLeNet was trained on images scaled to [-1, 1]. It
+needs `data.mean=(0.5, 0.5, 0.5)` and `data.std=(0.5, 0.5, 0.5)`.
 """
 
-from collections.abc import Callable, Mapping
-import dataclasses
-import re
+import functools
 
 import flax.linen as nn
-import numpy as np
 
 from jaxseg.backbones.alexnet import AlexNet
 from jaxseg.backbones.densenet import DenseNet
@@ -25,107 +21,15 @@ from jaxseg.backbones.resnet import ResNet
 from jaxseg.backbones.vgg import VGG
 from jaxseg.backbones.xception import Xception
 from jaxseg.errors import UserError, unknown_name
-
-Rows = Mapping[str, str | Callable[..., str]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """The names of one network.
-
-  Attributes:
-    backbone: rows for the backbone's modules.
-    head: rows for the classifier's, relative to the whole network.
-    theirs: how their names of the head begin; a backbone leaves these.
-    first: our path of the first convolution, which reads the image.
-    flattened: height and width of the map that a dense layer reads, by its
-      path, where it is not 1x1.
-    renamed: (expression, replacement) pairs for names of older files.
-    prefix: what their names of the backbone's modules begin with.
-    prepared: what is done to their kernels, by an expression over our paths,
-      before the axes are ordered.
-  """
-
-  backbone: Rows
-  head: Rows
-  theirs: tuple[str, ...]
-  first: str
-  flattened: Mapping[str, tuple[int, int]] = dataclasses.field(
-    default_factory=dict
-  )
-  renamed: tuple[tuple[str, str], ...] = ()
-  prefix: str = ""
-  prepared: Mapping[str, Callable[[np.ndarray], np.ndarray]] = (
-    dataclasses.field(default_factory=dict)
-  )
-
-  def find(self, path: str) -> str | None:
-    """Their name of our module `path` (from the network's root), or None."""
-    inside = path.removeprefix("backbone/")
-    if inside == path:
-      return _look_up(self.head, path)
-    name = _look_up(self.backbone, inside)
-    return None if name is None else self.prefix + name
-
-  def prepare(self, path: str, kernel: np.ndarray) -> np.ndarray:
-    """Their kernel of our module `path` as `layouts` expects it."""
-    for pattern, function in self.prepared.items():
-      if re.fullmatch(pattern, path):
-        kernel = function(kernel)
-    return kernel
-
-  @property
-  def first_path(self) -> str:
-    """`first`, from the network's root."""
-    return f"backbone/{self.first}" if self.backbone else self.first
+from jaxseg.weights.layouts import dense_after_flattening
+from jaxseg.weights.name_table import NameTable, conv_norm
 
 
-def _look_up(rows: Rows, path: str) -> str | None:
-  for pattern, name in rows.items():
-    match = re.fullmatch(pattern, path)
-    if match:
-      numbers = (int(g) if g.isdecimal() else g for g in match.groups())
-      return name if isinstance(name, str) else name(*numbers)
-  return None
-
-
-def table_of(backbone: nn.Module, source: str | None = None) -> Table:
-  """The names that `source`, or the first that has it, gives to `backbone`.
-
-  Raises:
-    UserError: an unknown source, or one that does not have this network.
-  """
-  having = [name for name in SOURCES if type(backbone) in SOURCES[name]]
-  if source not in (None, *SOURCES):
-    raise unknown_name("source of weights", source, SOURCES)
-  if source not in (None, *having) or not having:
-    raise UserError(
-      f"source={source!r} has no {type(backbone).__name__}; "
-      + (f"expected {' or '.join(having)}" if having else "none has it")
-    )
-  return SOURCES[source or having[0]][type(backbone)](backbone)
-
-
-def is_backbone(module: nn.Module) -> bool:
-  """Whether `module` is a backbone of some source, and no network around it."""
-  return any(type(module) in known for known in SOURCES.values())
-
-
-def first_path(backbone: nn.Module | None) -> str:
-  """Our path of the convolution that reads the image; "" if unknown."""
-  return table_of(backbone).first if is_backbone(backbone) else ""
-
-
-def conv_norm(ours: str, conv, norm) -> Rows:
-  """The two rows of a `ConvNormAct`."""
-  return {f"{ours}/conv": conv, f"{ours}/norm": norm}
-
-
-def resnet(backbone: ResNet) -> Table:
-  """ResNet, ResNeXt, and timm's SE variants of both."""
-  del backbone  # All are named alike.
+def resnet(backbone: ResNet) -> NameTable:
+  """Names of ResNet and ResNeXt, and of timm's SE networks of both kinds."""
+  del backbone  # The names do not depend on the fields.
   block = r"stage(\d)_block(\d+)"
-  return Table(
+  return NameTable(
     backbone={
       **conv_norm("stem", "conv1", "bn1"),
       **conv_norm(
@@ -142,37 +46,45 @@ def resnet(backbone: ResNet) -> Table:
       f"{block}/se/expand": lambda s, b: f"layer{s}.{b - 1}.se.fc2",
     },
     head={"head/classifier": "fc"},
-    theirs=("fc.",),
-    first="stem/conv",
+    head_prefixes=("fc.",),
+    input_conv="stem/conv",
   )
 
 
-def alexnet(backbone: AlexNet) -> Table:
-  """AlexNet; positions in torchvision's sequence of layers and ReLUs."""
+def alexnet(backbone: AlexNet) -> NameTable:
+  """Names of AlexNet.
+
+  torchvision numbers the convolutions, ReLUs and pools through.
+  """
   del backbone
   positions = (0, 3, 6, 8, 10)
-  return Table(
+  return NameTable(
     backbone={r"conv(\d)": lambda i: f"features.{positions[i - 1]}"},
     head={
       "head/fc6": "classifier.1",
       "head/fc7": "classifier.4",
       "head/classifier": "classifier.6",
     },
-    theirs=("classifier.",),
-    first="conv1",
-    flattened={"head/fc6": (6, 6)},
+    head_prefixes=("classifier.",),
+    input_conv="conv1",
+    kernels={
+      "head/fc6": functools.partial(dense_after_flattening, size=(6, 6)),
+    },
   )
 
 
-def vgg(backbone: VGG) -> Table:
-  """VGG; positions count convolutions, norms, ReLUs and pools."""
+def vgg(backbone: VGG) -> NameTable:
+  """Names of VGG.
+
+  torchvision numbers the convolutions, norms, ReLUs and pools through.
+  """
   layers = 3 if backbone.batch_norm else 2
 
   def position(s, b):
     before = sum(backbone.stage_sizes[: s - 1]) + b - 1
     return before * layers + s - 1
 
-  return Table(
+  return NameTable(
     backbone=conv_norm(
       r"conv(\d)_(\d)",
       lambda s, b: f"features.{position(s, b)}",
@@ -183,14 +95,16 @@ def vgg(backbone: VGG) -> Table:
       "head/fc7": "classifier.3",
       "head/classifier": "classifier.6",
     },
-    theirs=("classifier.",),
-    first="conv1_1/conv",
-    flattened={"head/fc6": (7, 7)},
+    head_prefixes=("classifier.",),
+    input_conv="conv1_1/conv",
+    kernels={
+      "head/fc6": functools.partial(dense_after_flattening, size=(7, 7)),
+    },
   )
 
 
-def googlenet(backbone: GoogLeNet) -> Table:
-  """GoogLeNet with both auxiliary classifiers."""
+def googlenet(backbone: GoogLeNet) -> NameTable:
+  """Names of GoogLeNet with both auxiliary classifiers."""
   del backbone
   block, aux = r"inception(\d\w)", {"4a": "aux1", "4d": "aux2"}
   rows = conv_norm(
@@ -209,7 +123,7 @@ def googlenet(backbone: GoogLeNet) -> Table:
       lambda x, theirs=theirs: f"inception{x}.{theirs}.conv",
       lambda x, theirs=theirs: f"inception{x}.{theirs}.bn",
     )
-  return Table(
+  return NameTable(
     backbone=rows,
     head={
       **conv_norm(
@@ -221,16 +135,21 @@ def googlenet(backbone: GoogLeNet) -> Table:
       r"aux_(4\w)/classifier": lambda x: f"{aux[x]}.fc2",
       "head/classifier": "fc",
     },
-    theirs=("aux1.", "aux2.", "fc."),
-    first="conv1/conv",
-    flattened={"aux_4a/fc": (4, 4), "aux_4d/fc": (4, 4)},
+    head_prefixes=("aux1.", "aux2.", "fc."),
+    input_conv="conv1/conv",
+    kernels={
+      r"aux_4\w/fc": functools.partial(dense_after_flattening, size=(4, 4)),
+    },
   )
 
 
-def densenet(backbone: DenseNet) -> Table:
-  """DenseNet; files before torchvision 0.3 say `norm.1` for `norm1`."""
+def densenet(backbone: DenseNet) -> NameTable:
+  """Names of DenseNet.
+
+  Files older than torchvision 0.3 contain `norm.1` instead of `norm1`.
+  """
   del backbone
-  return Table(
+  return NameTable(
     backbone={
       **conv_norm("stem", "features.conv0", "features.norm0"),
       r"block(\d)_layer(\d+)/((?:conv|norm)\d)": (
@@ -242,15 +161,18 @@ def densenet(backbone: DenseNet) -> Table:
       "norm": "features.norm5",
     },
     head={"head/classifier": "classifier"},
-    theirs=("classifier.",),
-    first="stem/conv",
+    head_prefixes=("classifier.",),
+    input_conv="stem/conv",
     renamed=((r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2."),),
   )
 
 
-def mobilenet_v2(backbone: MobileNetV2) -> Table:
-  """MobileNetV2; blocks are counted through, and one without expansion has
-  its depthwise convolution first."""
+def mobilenet_v2(backbone: MobileNetV2) -> NameTable:
+  """Names of MobileNetV2.
+
+  torchvision numbers the blocks through. The first layer of a block without
+  expansion is its depthwise convolution.
+  """
   sizes = [size for _, _, size, _ in backbone.stages]
   last = sum(sizes) + 1
 
@@ -263,7 +185,7 @@ def mobilenet_v2(backbone: MobileNetV2) -> Table:
     at = 1 if expands and name == "depthwise" else 0
     return f"{block}.{at}.0", f"{block}.{at}.1"
 
-  return Table(
+  return NameTable(
     backbone={
       **conv_norm("stem", "features.0.0", "features.0.1"),
       **conv_norm(
@@ -276,13 +198,16 @@ def mobilenet_v2(backbone: MobileNetV2) -> Table:
       **conv_norm("head/conv", f"features.{last}.0", f"features.{last}.1"),
       "head/classifier": "classifier.1",
     },
-    theirs=(f"features.{last}.", "classifier."),
-    first="stem/conv",
+    head_prefixes=(f"features.{last}.", "classifier."),
+    input_conv="stem/conv",
   )
 
 
-def efficientnet(backbone: EfficientNet) -> Table:
-  """EfficientNet; a block without expansion has one layer less."""
+def efficientnet(backbone: EfficientNet) -> NameTable:
+  """Names of EfficientNet.
+
+  A block without expansion has one layer less.
+  """
   block, last = r"stage(\d)_block(\d+)", len(backbone.stages) + 1
   order = ("expand", "depthwise", "se", "project")
 
@@ -290,7 +215,7 @@ def efficientnet(backbone: EfficientNet) -> Table:
     at = order.index(name) - (backbone.stages[s - 1][0] == 1)
     return ".".join((f"features.{s}.{b - 1}.block.{at}", *rest))
 
-  return Table(
+  return NameTable(
     backbone={
       **conv_norm("stem", "features.0.0", "features.0.1"),
       **conv_norm(
@@ -305,13 +230,16 @@ def efficientnet(backbone: EfficientNet) -> Table:
       **conv_norm("head/conv", f"features.{last}.0", f"features.{last}.1"),
       "head/classifier": "classifier.1",
     },
-    theirs=(f"features.{last}.", "classifier."),
-    first="stem/conv",
+    head_prefixes=(f"features.{last}.", "classifier."),
+    input_conv="stem/conv",
   )
 
 
-def xception(backbone: Xception) -> Table:
-  """Aligned Xception; timm counts the blocks through."""
+def xception(backbone: Xception) -> NameTable:
+  """Names of the aligned Xception.
+
+  timm numbers the blocks through.
+  """
   names = [f"entry{i}" for i in (1, 2, 3)]
   names += [f"middle{i + 1}" for i in range(backbone.middle_blocks)]
   names += ["exit1", "exit2"]
@@ -323,7 +251,7 @@ def xception(backbone: Xception) -> Table:
       f"blocks.{names.index(name)}.stack.conv{i}.{kind}_{short[part]}"
     )
 
-  return Table(
+  return NameTable(
     backbone={
       **conv_norm(
         r"stem(\d)",
@@ -342,12 +270,12 @@ def xception(backbone: Xception) -> Table:
       ),
     },
     head={"head/classifier": "head.fc"},
-    theirs=("head.fc.",),
-    first="stem1/conv",
+    head_prefixes=("head.fc.",),
+    input_conv="stem1/conv",
   )
 
 
-SOURCES = {
+LIBRARIES = {
   "torchvision": {
     AlexNet: alexnet,
     DenseNet: densenet,
@@ -359,3 +287,40 @@ SOURCES = {
   },
   "timm": {ResNet: resnet, Xception: xception},
 }
+# All classes of backbones that some library has.
+_KINDS = {kind for tables in LIBRARIES.values() for kind in tables}
+
+
+def name_table(backbone: nn.Module, library: str | None = None) -> NameTable:
+  """Returns the names that a library gives to the modules of a network.
+
+  Args:
+    backbone: Backbone of the classification network.
+    library: Key of `LIBRARIES`. None selects the first library that has this
+      kind of backbone.
+
+  Raises:
+    UserError: The library is unknown or does not have this network.
+  """
+  if library not in (None, *LIBRARIES):
+    raise unknown_name("library", library, LIBRARIES)
+  kind = type(backbone)
+  candidates = [name for name, tables in LIBRARIES.items() if kind in tables]
+  if not candidates:
+    raise UserError(
+      f"no library has weights of {kind.__name__}; expected one of "
+      + ", ".join(sorted(known.__name__ for known in _KINDS))
+    )
+  if library is None:
+    library = candidates[0]
+  if library not in candidates:
+    raise UserError(
+      f"library={library!r} has no {kind.__name__}; expected "
+      + " or ".join(candidates)
+    )
+  return LIBRARIES[library][kind](backbone)
+
+
+def is_backbone(module: nn.Module) -> bool:
+  """Returns whether `module` is a backbone that some library has."""
+  return type(module) in _KINDS
