@@ -1,9 +1,10 @@
-"""Looks at every mask before anything is prepared or trained.
+"""Checks every mask before anything is prepared or trained.
 
-One pass over the masks (and the headers of their images) counts the pixels of
-each id. From the counts follow the classes of a folder that names none, and
-the refusal of ids that are no class: in JAX an id too large would be NaN or
-silence, and -1 would train the last class.
+One pass over the masks, and over the headers of their images, counts the
+pixels of each id. The counts give the number of classes of a folder that names
+none, and show ids that are not a class. Such ids must be refused: in JAX, an
+id that is too large gives NaN or is dropped silently, and -1 trains the last
+class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,19 +17,19 @@ from jaxseg.data.placement import Placement
 from jaxseg.data.sources import Source
 from jaxseg.errors import UserError
 
-# Masks with more ids than this on average hold grey levels or instances.
+# Masks with more ids than this on average contain grey levels or instances.
 _MAX_MEAN_IDS = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class IdCount:
-  """Where one id, after the label map, occurs in a split.
+  """Occurrences of one id in a split, after the label map was applied.
 
   Attributes:
-    pixels: that have it.
-    masks: that hold it.
-    area: all pixels of those masks.
-    first: the first of them.
+    pixels: Number of pixels with this id.
+    masks: Number of masks with this id.
+    area: Number of all pixels of these masks.
+    first: Name of the first of these masks.
   """
 
   pixels: int
@@ -37,12 +38,17 @@ class IdCount:
   first: str
 
 
-# Split -> id -> where it occurs.
+# Split -> id -> its occurrences.
 Counts = dict[str, dict[int, IdCount]]
 
 
 def problems_error(problems: Sequence[str], total: int) -> UserError | None:
-  """One line for all problems: the first in full, the others by number."""
+  """Returns an error with the first problem and the number of problems.
+
+  Args:
+    problems: One line for each file that has a problem.
+    total: Number of files that were checked.
+  """
   if not problems:
     return None
   more = f" ({len(problems)} such files among {total})"
@@ -114,15 +120,18 @@ def _add(
 def median_frequency(
   counts: Mapping[int, IdCount], num_classes: int
 ) -> tuple[float, ...]:
-  """Class weights median(f) / f[c], f[c] the frequency of class c.
+  """Returns class weights median(f) / f[c] for frequencies f of the classes.
 
-  Eigen & Fergus 2015 (arXiv:1411.4734) and SegNet: the frequency
-  is the share of a class in the images that hold it, and in no others.
+  The frequency of a class is its share of the pixels of all images that
+  contain it (Eigen & Fergus 2015, arXiv:1411.4734, and SegNet).
 
   Args:
-    counts: of the ids of a split.
-    num_classes: ids 0..num_classes - 1 are weighted; one that never occurs
-      gets 1 and has no part in the median.
+    counts: Occurrences of the ids of a split.
+    num_classes: Number of classes.
+
+  Returns:
+    The weight of each class. A class that never occurs has weight 1 and does
+    not change the median.
   """
   frequency = {
     i: counts[i].pixels / counts[i].area
@@ -193,21 +202,21 @@ def discover_classes(counts: Counts, placement: Placement) -> int:
 
 
 def _refuse_grey(counts: Counts) -> None:
-  """Refuses masks of grey levels: every mask holds a great many ids."""
+  """Raises UserError if masks have as many ids as grey-level images."""
   masks = sum(max(c.masks for c in s.values()) for s in counts.values() if s)
   mean = sum(c.masks for s in counts.values() for c in s.values()) / masks
   if mean > _MAX_MEAN_IDS:
     raise UserError(
       f"the masks hold {mean:.0f} different ids each (first:"
-      f" {_first(counts)}), as photographs, instance masks, and masks damaged"
-      " by lossy compression or smooth resizing do; expected class ids 0, 1,"
-      " 2, ...: export the masks again, or name the classes in"
+      f" {_first(counts)}), like photographs, instance masks, and masks"
+      " damaged by lossy compression or smooth resizing; expected class ids 0,"
+      " 1, 2, ...: export the masks again, or name the classes in"
       " data.class_names"
     )
 
 
 def label_dtype(counts: Counts, ignore_label: int) -> np.dtype:
-  """The smallest type that holds every label."""
+  """Returns the smallest integer type that holds every id."""
   return np.dtype(np.min_scalar_type(max(ignore_label, *_all_ids(counts))))
 
 
@@ -234,7 +243,7 @@ def _first(counts: Counts) -> str:
 
 
 def _where(counts: Counts, ids: Sequence[int]) -> str:
-  """Pixels, masks and first file of the first few ids."""
+  """Describes the occurrences of the first three ids."""
   parts = []
   for i in ids[:3]:
     hits = [split[i] for split in counts.values() if i in split]

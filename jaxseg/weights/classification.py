@@ -54,7 +54,7 @@ def resnet(backbone: ResNet) -> NameTable:
 def alexnet(backbone: AlexNet) -> NameTable:
   """Names of AlexNet.
 
-  torchvision numbers the convolutions, ReLUs and pools through.
+  torchvision numbers the convolutions, ReLUs and pools consecutively.
   """
   del backbone
   positions = (0, 3, 6, 8, 10)
@@ -76,7 +76,7 @@ def alexnet(backbone: AlexNet) -> NameTable:
 def vgg(backbone: VGG) -> NameTable:
   """Names of VGG.
 
-  torchvision numbers the convolutions, norms, ReLUs and pools through.
+  torchvision numbers the convolutions, norms, ReLUs and pools consecutively.
   """
   layers = 3 if backbone.batch_norm else 2
 
@@ -170,28 +170,31 @@ def densenet(backbone: DenseNet) -> NameTable:
 def mobilenet_v2(backbone: MobileNetV2) -> NameTable:
   """Names of MobileNetV2.
 
-  torchvision numbers the blocks through. The first layer of a block without
-  expansion is its depthwise convolution.
+  torchvision numbers the blocks consecutively. A block without expansion
+  begins with its depthwise convolution.
   """
   sizes = [size for _, _, size, _ in backbone.stages]
   last = sum(sizes) + 1
 
-  def layer(s, b, name):
-    expands = backbone.stages[s - 1][0] != 1
-    block = f"features.{sum(sizes[: s - 1]) + b}.conv"
+  def layer(stage, block, name):
+    """Returns the names of a convolution and of its norm."""
+    expansion = backbone.stages[stage - 1][0]
+    order = ["depthwise", "project"]
+    if expansion != 1:
+      order.insert(0, "expand")
+    sequence = f"features.{sum(sizes[: stage - 1]) + block}.conv"
+    i = order.index(name)
     if name == "project":
-      at = 1 + expands
-      return f"{block}.{at}", f"{block}.{at + 1}"
-    at = 1 if expands and name == "depthwise" else 0
-    return f"{block}.{at}.0", f"{block}.{at}.1"
+      return f"{sequence}.{i}", f"{sequence}.{i + 1}"
+    return f"{sequence}.{i}.0", f"{sequence}.{i}.1"
 
   return NameTable(
     backbone={
       **conv_norm("stem", "features.0.0", "features.0.1"),
       **conv_norm(
-        r"stage(\d)_block(\d+)/(\w+)",
-        lambda *found: layer(*found)[0],
-        lambda *found: layer(*found)[1],
+        r"stage(\d)_block(\d+)/(expand|depthwise|project)",
+        lambda s, b, name: layer(s, b, name)[0],
+        lambda s, b, name: layer(s, b, name)[1],
       ),
     },
     head={
@@ -209,22 +212,25 @@ def efficientnet(backbone: EfficientNet) -> NameTable:
   A block without expansion has one layer less.
   """
   block, last = r"stage(\d)_block(\d+)", len(backbone.stages) + 1
-  order = ("expand", "depthwise", "se", "project")
 
-  def layer(s, b, name, *rest):
-    at = order.index(name) - (backbone.stages[s - 1][0] == 1)
-    return ".".join((f"features.{s}.{b - 1}.block.{at}", *rest))
+  def layer(stage, block, name):
+    """Returns the name of a convolution with norm, or of the SE module."""
+    expansion = backbone.stages[stage - 1][0]
+    order = ["depthwise", "se", "project"]
+    if expansion != 1:
+      order.insert(0, "expand")
+    return f"features.{stage}.{block - 1}.block.{order.index(name)}"
 
   return NameTable(
     backbone={
       **conv_norm("stem", "features.0.0", "features.0.1"),
       **conv_norm(
         rf"{block}/(expand|depthwise|project)",
-        lambda *found: layer(*found, "0"),
-        lambda *found: layer(*found, "1"),
+        lambda s, b, name: f"{layer(s, b, name)}.0",
+        lambda s, b, name: f"{layer(s, b, name)}.1",
       ),
-      f"{block}/(se)/reduce": lambda *found: layer(*found, "fc1"),
-      f"{block}/(se)/expand": lambda *found: layer(*found, "fc2"),
+      f"{block}/se/reduce": lambda s, b: f"{layer(s, b, 'se')}.fc1",
+      f"{block}/se/expand": lambda s, b: f"{layer(s, b, 'se')}.fc2",
     },
     head={
       **conv_norm("head/conv", f"features.{last}.0", f"features.{last}.1"),
@@ -238,7 +244,7 @@ def efficientnet(backbone: EfficientNet) -> NameTable:
 def xception(backbone: Xception) -> NameTable:
   """Names of the aligned Xception.
 
-  timm numbers the blocks through.
+  timm numbers the blocks consecutively.
   """
   names = [f"entry{i}" for i in (1, 2, 3)]
   names += [f"middle{i + 1}" for i in range(backbone.middle_blocks)]

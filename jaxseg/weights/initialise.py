@@ -55,7 +55,7 @@ def initialise(
   loaded: dict[str, np.ndarray] = {}
   if model:
     arrays = _read_arrays(model, read_workdir)
-    label = f"{model} into {type(network).__name__}'s model"
+    label = f"{model} into {type(network).__name__}"
     filled = _fill_model(network, fresh, arrays, label, is_skipped)
     loaded |= _not_empty(filled, f"init.model={model}")
   if backbone:
@@ -66,7 +66,7 @@ def initialise(
         "use init.model, or leave the field empty"
       )
     arrays = _read_arrays(backbone, read_workdir)
-    label = f"{backbone} into {type(network).__name__}'s backbone"
+    label = f"{backbone} into the backbone of {type(network).__name__}"
     filled = _fill_backbone(network, expected, arrays, label, is_skipped)
     loaded |= _not_empty(filled, f"init.backbone={backbone}")
   return {**variables, **paths.unflatten({**fresh, **loaded})}

@@ -1,8 +1,8 @@
-"""Other people's segmentation networks in PyTorch, and random weights.
+"""PyTorch originals of segmentation networks, with random weights.
 
-torchvision's and segmentation_models_pytorch's are imported; semseg's PSPNet,
-VainF's DeepLabV3 and V3+, and milesial's U-Net are written here from their
-descriptions, narrow, under the names their files have.
+The networks of torchvision and segmentation_models_pytorch are imported.
+semseg's PSPNet, VainF's DeepLabV3 and V3+, and milesial's U-Net are written
+here from their descriptions, narrow, with the names of the original files.
 """
 
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import parity_table as parity
 
 CLASSES = 5
-# Of the image that random statistics are drawn by: what smp can take.
+# Size of the image that gives the random statistics; valid for smp too.
 SIZE = (64, 96)
 LAYERS = (1, 1, 2, 2)
 
@@ -33,7 +33,7 @@ def resnet(**fields):
 
 
 class Pyramid(nn.Module):
-  """VainF's ASPP: 1x1, three rates, the image's mean."""
+  """VainF's ASPP: a 1x1 branch, three rates and image-level pooling."""
 
   def __init__(self, into, rates):
     super().__init__()
@@ -97,7 +97,7 @@ class VainF(nn.Module):
 
 
 class SemsegPSPNet(nn.Module):
-  """Deep stem, every block of a dilated stage alike, corners on corners."""
+  """PSPNet with a deep stem, constant dilation per stage and align_corners."""
 
   def __init__(self):
     super().__init__()
@@ -217,7 +217,7 @@ def smp_network(name, encoder="resnet18"):
 
 
 def randomised(original):
-  """Random parameters and running statistics, evaluation mode, no dropout."""
+  """Draws parameters and statistics, removes dropout, and sets eval mode."""
   torch.manual_seed(0)
   parity.randomise(original, SIZE)
   for module in original.modules():
@@ -229,7 +229,7 @@ def randomised(original):
 
 
 def outputs(original, image) -> dict:
-  """Theirs under our names, channels last."""
+  """Returns the original's outputs with our names and channels last."""
   found = original(image)
   if not isinstance(found, dict):
     found = {"logits": found}

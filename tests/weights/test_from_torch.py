@@ -12,14 +12,14 @@ SMALL = {"name": "resnet18", "width": 4}
 
 
 def refused(capsys, *args, **kwargs) -> tuple[str, list[str]]:
-  """The error's line, and the lines of the report before it."""
+  """Returns the error and the lines of the table before it."""
   with pytest.raises(UserError) as caught:
     weights.from_torch(*args, **kwargs)
   assert "\n" not in str(caught.value)
   return str(caught.value), capsys.readouterr().err.splitlines()
 
 
-def test_every_array_is_loaded_into_its_place(classifier, state_dict, capsys):
+def test_every_array_is_loaded_at_its_path(classifier, state_dict, capsys):
   variables = weights.from_torch(classifier, state_dict)
   params, stats = variables["params"], variables["batch_stats"]
   np.testing.assert_array_equal(
@@ -97,7 +97,7 @@ def test_missing_and_unexpected_are_one_aligned_report(
   assert len(missing) == 2 and len(report) == 4
   asked = next(line for line in missing if "stage1_block1" in line)
   assert "layer1.0.conv1.weight (the file has layer1.0.conv1.wieght)" in asked
-  # One column: every row's last part begins at the same place.
+  # The last parts of all rows are aligned.
   columns = {
     report[1].index("needs"),
     report[2].index("needs"),
@@ -160,7 +160,7 @@ def test_unknown_libraries_and_patterns(classifier, state_dict):
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_other_input_channels_are_said(
+def test_adapted_input_channels_are_reported(
   classifier, state_dict, channels, capsys
 ):
   variables = weights.from_torch(classifier, state_dict, in_channels=channels)
@@ -177,7 +177,7 @@ def test_a_wrong_first_kernel_is_not_adapted(classifier, state_dict, capsys):
 
 
 def test_old_densenet_names(capsys):
-  """Files before torchvision 0.3 write `norm.1` and `conv.1`."""
+  """Files older than torchvision 0.3 contain `norm.1` and `conv.1`."""
   backbone = {
     "name": "densenet121",
     "block_sizes": (1, 1, 1, 1),

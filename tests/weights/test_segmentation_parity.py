@@ -1,8 +1,7 @@
-"""Whole segmentation networks compute what their PyTorch originals do.
+"""Segmentation networks compute what their PyTorch originals compute.
 
-Random weights everywhere, running statistics included, loaded through
-`weights.from_torch` into the network that `segmentation.recognise_fields`
-finds in the file.
+The weights are random, running statistics included. `weights.from_torch` loads
+them into the network that `segmentation.recognise_fields` finds in the file.
 """
 
 import functools
@@ -59,7 +58,7 @@ CASES = {
     "semseg",
     originals.SemsegPSPNet,
     {"backbone": SHALLOW},
-    # It takes sides of 8 k + 1 only.
+    # It needs sides of 8 k + 1.
     (NESTED,),
   ),
   "milesial transposed": (
@@ -77,14 +76,14 @@ CASES = {
     (ODD, EVEN),
   ),
 }
-# These take sides that 32 divides.
+# Networks of smp need sides that are multiples of 32.
 SMP = {
   "Unet resnet34": ("unet_backbone", "Unet", "resnet34"),
   "Unet vgg11_bn": ("unet_backbone", "Unet", "vgg11_bn"),
   "DeepLabV3 resnet18": ("deeplab_v3", "DeepLabV3", "resnet18"),
   "DeepLabV3Plus resnet50": ("deeplab_v3plus", "DeepLabV3Plus", "resnet50"),
 }
-# Where it is installed and does not load, that is a failure.
+# If smp is installed and cannot be imported, the tests fail.
 needs_smp = pytest.mark.skipif(
   importlib.util.find_spec("segmentation_models_pytorch") is None,
   reason="segmentation_models_pytorch is not installed",
@@ -92,7 +91,7 @@ needs_smp = pytest.mark.skipif(
 
 
 def smp_case(case):
-  """Our network's name, the original, our fields besides."""
+  """Returns our network's name, the original, and our other fields."""
   name, theirs, encoder = SMP[case]
   original = originals.randomised(originals.smp_network(theirs, encoder))
   own = {} if encoder.startswith("resnet") else {"encoder": encoder}
@@ -100,7 +99,7 @@ def smp_case(case):
 
 
 def build(name, library, original, own, dtype=None):
-  """Our network and its variables from the original's state dict."""
+  """Builds our network with the variables of the original's state dict."""
   state = original.state_dict()
   backbone = own.pop("encoder", "")
   fields = segmentation.recognise_fields(name, library, state, backbone)
@@ -112,7 +111,7 @@ def build(name, library, original, own, dtype=None):
 
 
 def evaluation_difference(name, library, original, own, sizes) -> float:
-  """Largest relative difference of any output at any of the sizes."""
+  """Returns the largest relative difference of any output at any size."""
   model, variables = build(name, library, original, dict(own))
   apply = jax.jit(functools.partial(model.apply, train=False))
   differences = []
@@ -142,7 +141,10 @@ def test_equals_segmentation_models_pytorch(case):
 
 
 def gradient_difference(name, library, original, own, size) -> float:
-  """Of a random projection of all outputs, in training mode, in float64."""
+  """Returns the largest relative difference of the gradients.
+
+  The loss is a random projection of all outputs, in training mode and float64.
+  """
   original = original.double().train()
   rng = np.random.default_rng(0)
   image = rng.standard_normal((4, *size, 3))
