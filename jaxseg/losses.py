@@ -136,10 +136,10 @@ class HeadsLoss:
   Attributes:
     heads: Weight of each output's loss, e.g. `{"logits": 1.0, "aux_logits":
       0.4}`. Outputs that are not named are not trained.
-    class_weights: One a class; () for all one.
+    class_weights: Weight of each class. () gives each class weight 1.
     label_smoothing: Share of the target that is spread over all classes.
     normalise_by: Denominator of the loss, one of `NORMALISERS`.
-    label_stride: The loss looks at every n-th pixel of every n-th row. Where
+    label_stride: The loss uses every n-th pixel of every n-th row. Where
       logits were enlarged n times by `zoom_bilinear`, these pixels are the
       logits before the enlargement, and the loss is DeepLab's on the shrunken
       label.
@@ -175,15 +175,19 @@ class HeadsLoss:
     *,
     ignore_label: int,
   ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Returns the weighted sum of the heads' losses, and their one weight.
+    """Computes the weighted sum of the losses of all heads.
 
     Args:
-      outputs: What the network returned.
-      label: Classes 0..k-1 or `ignore_label`.
+      outputs: Outputs of the network, logits `[*pixels, k]` by key.
+      label: Class ids 0..k-1 or `ignore_label`.
       ignore_label: Label of the pixels that count nowhere.
 
+    Returns:
+      The weighted sum of the heads' sums, and the denominator, which is the
+      same for all heads.
+
     Raises:
-      UserError: The network lacks a head, or border weights are asked for
+      UserError: The network lacks a head, or `border_weight` is set for
         labels of whole images.
     """
     stride = slice(None, None, self.label_stride)
@@ -216,11 +220,11 @@ class HeadsLoss:
 def _image_border_weights(
   label, *, w0: float, **options
 ) -> Float[Array, "n h w"]:
-  """`border_weights` of each image."""
+  """Returns `border_weights` of each image."""
   if label.ndim != 3:
     raise UserError(
-      f"loss.border_weight is {w0} for labels of shape {label.shape}; only "
-      "[n, h, w] has borders: leave it at 0"
+      f"loss.border_weight is {w0} for labels of shape {label.shape}; "
+      "border weights need labels [n, h, w]; leave it at 0"
     )
   return jax.vmap(functools.partial(border_weights, w0=w0, **options))(label)
 

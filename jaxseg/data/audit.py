@@ -56,11 +56,18 @@ def problems_error(problems: Sequence[str], total: int) -> UserError | None:
 
 
 def count_ids(source: Source, placement: Placement) -> Counts:
-  """Counts every id of every mask, under the placement's label map.
+  """Counts the ids of all masks, after the placement's label map.
+
+  Args:
+    source: The original files of the data set.
+    placement: Label map, and placement of examples on the canvas.
+
+  Returns:
+    The occurrences of each id in each split.
 
   Raises:
-    UserError: masks that cannot be read, hold colours, or do not have the
-      size of their image.
+    UserError: Masks cannot be read, hold colours, or do not have the size of
+      their image.
   """
   label_map = dict(placement.label_map)
   counts: Counts = {}
@@ -145,7 +152,7 @@ def median_frequency(
 
 
 def check_ids(counts: Counts, num_classes: int, placement: Placement) -> None:
-  """Refuses ids that are neither a class nor the ignore id."""
+  """Raises UserError for ids that are neither a class nor the ignore label."""
   ignore = placement.ignore_label
   if _is_binary(counts, placement):
     raise _binary_error(placement)
@@ -162,9 +169,12 @@ def check_ids(counts: Counts, num_classes: int, placement: Placement) -> None:
 
 
 def discover_classes(counts: Counts, placement: Placement) -> int:
-  """The number of classes of masks that nobody has named: highest id + 1.
+  """Returns the number of classes of a data set without class names.
 
-  Refused where the ids do not look like classes 0, 1, 2, ..., K-1.
+  This is the highest id plus one.
+
+  Raises:
+    UserError: The ids do not look like classes 0, 1, 2, ..., K-1.
   """
   ignore = placement.ignore_label
   ids = _all_ids(counts)
@@ -173,8 +183,8 @@ def discover_classes(counts: Counts, placement: Placement) -> int:
     raise _binary_error(placement)
   if not seen or seen == [0]:
     raise UserError(
-      f"the masks hold no id but {_listed(ids)} (first: {_first(counts)}):"
-      " there is nothing to learn; expected class ids 0, 1, 2, ..."
+      f"the masks hold no id but {_listed(ids)} (first: {_first(counts)}),"
+      " so there is nothing to learn; expected class ids 0, 1, 2, ..."
     )
   if seen[0] < 0:
     flag = _flag(placement, {i: ignore for i in seen if i < 0})
@@ -193,9 +203,8 @@ def discover_classes(counts: Counts, placement: Placement) -> int:
     free = 255 if seen[-1] <= 255 else 65535
     shift = {i: i - 1 for i in seen if i > ignore}
     raise UserError(
-      f"data.ignore_label={ignore} lies among the ids 0..{seen[-1]} of the"
-      " masks, where the classes are; pass"
-      f" --config.data.ignore_label={free}"
+      f"data.ignore_label={ignore} lies among the class ids 0..{seen[-1]} of"
+      f" the masks; pass --config.data.ignore_label={free}"
       f" {_flag(placement, {ignore: free, **shift})}"
     )
   return seen[-1] + 1
@@ -225,15 +234,15 @@ def _all_ids(counts: Counts) -> list[int]:
 
 
 def _is_binary(counts: Counts, placement: Placement) -> bool:
-  """Only 0 and 255, as the files have it: most likely a foreground."""
-  made = 255 in dict(placement.label_map).values()
-  return _all_ids(counts) in ([0, 255], [255]) and not made
+  """Returns whether the files hold only 0 and 255, probably a foreground."""
+  mapped_to_255 = 255 in dict(placement.label_map).values()
+  return _all_ids(counts) in ([0, 255], [255]) and not mapped_to_255
 
 
 def _binary_error(placement: Placement) -> UserError:
   return UserError(
-    "the masks hold only the ids 0 and 255: a foreground drawn as 255 would be"
-    f" taken for ignored pixels; if 255 is a class, pass"
+    "the masks hold only the ids 0 and 255; a foreground of 255 would be"
+    " treated as ignored pixels. If 255 is a class, pass"
     f" {_flag(placement, {255: 1})}"
   )
 
@@ -255,7 +264,7 @@ def _where(counts: Counts, ids: Sequence[int]) -> str:
 
 
 def _flag(placement: Placement, extra: dict[int, int]) -> str:
-  """The flag to paste: the map in use, followed by `extra`."""
+  """Returns the flag that sets the current label map with `extra` after it."""
   old = {a: extra.get(b, b) for a, b in placement.label_map}
   both = {**extra, **old}
   return labels.format_label_map({a: b for a, b in both.items() if a != b})

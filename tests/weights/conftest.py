@@ -49,7 +49,7 @@ def state_dict() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def resnet18_file(tmp_path) -> str:
-  """A file of zeros: a full-width ResNet-18 of two classes in PyTorch's names."""
+  """A file with zeros for a ResNet-18 of two classes, in PyTorch's names."""
   shapes = resnet18_shapes(64, 2)
   path = tmp_path / "theirs.npz"
   np.savez(path, **{n: np.zeros(s, np.float32) for n, s in shapes.items()})
