@@ -100,8 +100,8 @@ def _fix(mismatches: Sequence[Mismatch], total: int) -> str:
   if set(kinds) == {"mis-shaped"} and len(tops) == 1 and "backbone" not in tops:
     top = next(iter(tops))
     return (
-      "if the number of classes differs, leave "
-      f"{top!r} uninitialised with skip=({top!r},)"
+      f"if the number of classes differs, leave {top!r} fresh with "
+      f"skip=({top!r},)"
     )
   if all(row.note == NOT_IN_LIBRARY for row in mismatches):
     return "see the table above; leave parts of the network out with skip"

@@ -1,8 +1,8 @@
-"""PyTorch originals of segmentation networks, with random weights.
+"""Other people's segmentation networks in PyTorch, and random weights.
 
-The networks of torchvision and segmentation_models_pytorch are imported.
-semseg's PSPNet, VainF's DeepLabV3 and V3+, and milesial's U-Net are written
-here from their descriptions, narrow, with the names of the original files.
+torchvision's and segmentation_models_pytorch's are imported; semseg's PSPNet,
+VainF's DeepLabV3 and V3+, and milesial's U-Net are written here from their
+descriptions, narrow, under the names their files have.
 """
 
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import parity_table as parity
 
 CLASSES = 5
-# Size of the image that gives the random statistics; valid for smp too.
+# Of the image that random statistics are drawn by: what smp can take.
 SIZE = (64, 96)
 LAYERS = (1, 1, 2, 2)
 
@@ -33,7 +33,7 @@ def resnet(**fields):
 
 
 class Pyramid(nn.Module):
-  """VainF's ASPP: a 1x1 branch, three rates and image-level pooling."""
+  """VainF's ASPP: 1x1, three rates, the image's mean."""
 
   def __init__(self, into, rates):
     super().__init__()
@@ -97,7 +97,7 @@ class VainF(nn.Module):
 
 
 class SemsegPSPNet(nn.Module):
-  """PSPNet with a deep stem, constant dilation per stage and align_corners."""
+  """Deep stem, every block of a dilated stage alike, corners on corners."""
 
   def __init__(self):
     super().__init__()
@@ -217,7 +217,7 @@ def smp_network(name, encoder="resnet18"):
 
 
 def randomised(original):
-  """Draws parameters and statistics, removes dropout, and sets eval mode."""
+  """Random parameters and running statistics, evaluation mode, no dropout."""
   torch.manual_seed(0)
   parity.randomise(original, SIZE)
   for module in original.modules():
@@ -229,7 +229,7 @@ def randomised(original):
 
 
 def outputs(original, image) -> dict:
-  """Returns the original's outputs with our names and channels last."""
+  """Theirs under our names, channels last."""
   found = original(image)
   if not isinstance(found, dict):
     found = {"logits": found}

@@ -18,7 +18,7 @@ def test_convert_writes_what_init_reads(resnet18_file, tmp_path, capsys):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    (["--model=resnet18"], "skip=('head',)"),
+    (["--model=resnet18"], "leave 'head' fresh"),
     (["--model=resnet19"], "did you mean 'resnet18'"),
     (["--model=resnet18", "--source=tensorflow"], "known: timm, torchvision"),
   ],
