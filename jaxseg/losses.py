@@ -1,11 +1,12 @@
-"""Losses over pixels: each returns (sum, weight), never a mean.
+"""Losses over pixels. Each returns (sum, weight), never a mean.
 
 The caller adds sums and weights over heads, devices and accumulated batches
-and divides once, so that a pixel counts the same wherever it was computed.
+and divides once. A pixel therefore counts the same wherever it was computed.
 
-Ignored pixels get a valid class before anything is looked up with their
-label, and weight 0 after: their labels reach neither loss nor gradient. (A
-stray 255 is NaN or silence in JAX, and -1 trains the last class.)
+The label of an ignored pixel is replaced by a valid class before it is used
+as an index, and the weight of the pixel is 0. Ignored labels change neither
+the loss nor its gradient. (In JAX, an index of 255 gives NaN or is dropped
+silently, and an index of -1 trains the last class.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,20 +32,24 @@ def border_weights(
   w0: float = 10.0,
   std: float = 5.0,
 ) -> Float[Array, "h w"]:
-  """U-Net's weights of the background between cells that are close.
+  """Returns U-Net's weights of the background between close cells.
 
-  The second term of Ronneberger et al. 2015, Eq. 2,
+  This is the second term of Ronneberger et al. 2015, Eq. 2,
     w0 exp(-(d1 + d2)^2 / (2 std^2)),
-  on pixels of class 0; d1 and d2 are the distances to the nearest and second
-  nearest cell, a connected region of any other class. The first term, which
-  balances the classes, is `class_weights`. Distances count up to 6 std, where
+  on pixels of class 0. d1 and d2 are the distances to the nearest and the
+  second nearest cell. A cell is a connected region of any other class. The
+  first term of Eq. 2 balances the classes; `class_weights` of
+  `softmax_cross_entropy` does this. Distances are computed up to 6 std, where
   the weight is below 2e-8 w0.
 
   Args:
-    label: classes.
-    ignore_label: label of the pixels that are neither cell nor background.
-    w0: the weight where two cells touch; 10 in the paper.
-    std: in pixels; about 5 in the paper (sigma).
+    label: Class ids or `ignore_label`.
+    ignore_label: Label of the pixels that are neither cell nor background.
+    w0: Weight where two cells touch; 10 in the paper.
+    std: Standard deviation in pixels; about 5 in the paper (sigma).
+
+  Returns:
+    The weights, 0 on all pixels that are not background.
   """
   cells = (label > 0) & (label != ignore_label)
   regions = connected_regions(label, cells)
@@ -63,27 +68,33 @@ def softmax_cross_entropy(
   label_smoothing: float = 0.0,
   normalise_by: str = "weight",
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """Cross-entropy of a softmax, as torch.nn.CrossEntropyLoss defines it.
+  """Softmax cross-entropy, as torch.nn.CrossEntropyLoss defines it.
 
-  With class weights w, smoothing e and k classes a pixel of class y costs
+  With class weights w, smoothing e and k classes, a pixel of class y costs
     -(1 - e) w[y] log p[y] - (e / k) sum_c w[c] log p[c].
-  What is added to the weights of a pixel is added to each w there.
+  `added_weights` is added to each class weight w at its pixel.
 
   Args:
-    logits: scores; computed in float32 whatever they are.
-    label: classes 0..k-1 or `ignore_label`.
-    ignore_label: label of the pixels that count nowhere.
-    class_weights: one a class; None or () for all one.
-    added_weights: one a pixel, e.g. `border_weights`.
-    label_smoothing: e, the share spread over all classes.
-    normalise_by: what `weight` sums over the valid pixels. "weight", their
-      weights, as torch does; "count", one each, as Caffe and SegNet's
-      median-frequency balancing do; or "images", their number, so that the
-      pixels of an image add up (FCN's released solvers).
+    logits: Outputs before the softmax, of any float dtype. The loss is
+      computed in float32.
+    label: Class ids 0..k-1 or `ignore_label`.
+    ignore_label: Label of the pixels that count nowhere.
+    class_weights: Weight of each class. None or () gives each class weight 1.
+    added_weights: Additional weight of each pixel, e.g. `border_weights`.
+    label_smoothing: Share e of the target that is spread over all classes.
+    normalise_by: Denominator of the loss. "weight" is the sum of the weights
+      of the valid pixels, as in torch. "count" is the number of valid pixels,
+      as in Caffe and SegNet's median-frequency balancing. "images" is the
+      batch size, so that the costs of the pixels of an image are added, as in
+      FCN's released solvers.
 
   Returns:
-    The float32 sum of the costs and the float32 weight to divide it by; both
-    are 0 when every pixel is ignored.
+    The float32 sum of the costs and the float32 denominator. The sum is 0
+    when every pixel is ignored; so is the denominator, except for "images".
+
+  Raises:
+    UserError: `normalise_by` is unknown, or the number of class weights is
+      wrong.
   """
   if normalise_by not in NORMALISERS:
     raise unknown_name("loss normaliser", normalise_by, NORMALISERS)
@@ -93,7 +104,8 @@ def softmax_cross_entropy(
   logits = logits.astype(jnp.float32)
   logits -= jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
   log_sum = jnp.log(jnp.sum(jnp.exp(logits), axis=-1))
-  # A comparison and a sum fuse, and their gradient needs no scatter.
+  # XLA fuses the comparison with the sum, and their gradient needs no
+  # scatter.
   is_class = label[..., None] == jnp.arange(classes)
   log_p = jnp.sum(jnp.where(is_class, logits, 0.0), axis=-1) - log_sum
   pixel_weight = valid.astype(jnp.float32)
@@ -124,10 +136,10 @@ class HeadsLoss:
   Attributes:
     heads: Weight of each output's loss, e.g. `{"logits": 1.0, "aux_logits":
       0.4}`. Outputs that are not named are not trained.
-    class_weights: One a class; () for all one.
+    class_weights: Weight of each class. () gives each class weight 1.
     label_smoothing: Share of the target that is spread over all classes.
     normalise_by: Denominator of the loss, one of `NORMALISERS`.
-    label_stride: The loss looks at every n-th pixel of every n-th row. Where
+    label_stride: The loss uses every n-th pixel of every n-th row. Where
       logits were enlarged n times by `zoom_bilinear`, these pixels are the
       logits before the enlargement, and the loss is DeepLab's on the shrunken
       label.
@@ -163,15 +175,19 @@ class HeadsLoss:
     *,
     ignore_label: int,
   ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Returns the weighted sum of the heads' losses, and their one weight.
+    """Computes the weighted sum of the losses of all heads.
 
     Args:
-      outputs: What the network returned.
-      label: Classes 0..k-1 or `ignore_label`.
+      outputs: Outputs of the network, logits `[*pixels, k]` by key.
+      label: Class ids 0..k-1 or `ignore_label`.
       ignore_label: Label of the pixels that count nowhere.
 
+    Returns:
+      The weighted sum of the heads' sums, and the denominator, which is the
+      same for all heads.
+
     Raises:
-      UserError: The network lacks a head, or border weights are asked for
+      UserError: The network lacks a head, or `border_weight` is set for
         labels of whole images.
     """
     stride = slice(None, None, self.label_stride)
@@ -204,11 +220,11 @@ class HeadsLoss:
 def _image_border_weights(
   label, *, w0: float, **options
 ) -> Float[Array, "n h w"]:
-  """`border_weights` of each image."""
+  """Returns `border_weights` of each image."""
   if label.ndim != 3:
     raise UserError(
-      f"loss.border_weight is {w0} for labels of shape {label.shape}; only "
-      "[n, h, w] has borders: leave it at 0"
+      f"loss.border_weight is {w0} for labels of shape {label.shape}; "
+      "border weights need labels [n, h, w]; leave it at 0"
     )
   return jax.vmap(functools.partial(border_weights, w0=w0, **options))(label)
 
@@ -217,6 +233,6 @@ def _class_weights(class_weights, classes: int) -> jax.Array:
   if len(class_weights) != classes:
     raise UserError(
       f"loss.class_weights has {len(class_weights)} numbers for {classes} "
-      "classes; give one a class, in the order of data.class_names"
+      "classes; give one number per class, in the order of data.class_names"
     )
   return jnp.asarray(class_weights, jnp.float32)

@@ -13,8 +13,7 @@ import argparse
 
 from jaxseg import models, weights
 from jaxseg.backbones import BACKBONES
-from jaxseg.weights import segmentation
-from jaxseg.weights.tables import SOURCES
+from jaxseg.weights import classification, segmentation
 
 # Those of segmentation networks, and whose they are.
 NETWORKS = {
@@ -41,8 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--source",
     default="torchvision",
     help="whose names FILE has: "
-    f"{', '.join(dict.fromkeys((*SOURCES, *segmentation.SOURCES)))} "
-    "(default: %(default)s)",
+    + ", ".join(
+      dict.fromkeys((*classification.LIBRARIES, *segmentation.LIBRARIES))
+    )
+    + " (default: %(default)s)",
   )
   parser.add_argument(
     "--num_classes",
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
   """Converts `args.file` into `args.out`."""
   arrays = weights.read_file(args.file)
   if args.model in NETWORKS:
-    fields = segmentation.fields_of(
+    fields = segmentation.recognise_fields(
       args.model, args.source, arrays, args.backbone
     )
     if args.num_classes:

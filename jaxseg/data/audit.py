@@ -1,9 +1,10 @@
-"""Looks at every mask before anything is prepared or trained.
+"""Checks every mask before anything is prepared or trained.
 
-One pass over the masks (and the headers of their images) counts the pixels of
-each id. From the counts follow the classes of a folder that names none, and
-the refusal of ids that are no class: in JAX an id too large would be NaN or
-silence, and -1 would train the last class.
+One pass over the masks, and over the headers of their images, counts the
+pixels of each id. The counts give the number of classes of a folder that names
+none, and show ids that are not a class. Such ids must be refused: in JAX, an
+id that is too large gives NaN or is dropped silently, and -1 trains the last
+class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,19 +17,19 @@ from jaxseg.data.placement import Placement
 from jaxseg.data.sources import Source
 from jaxseg.errors import UserError
 
-# Masks with more ids than this on average hold grey levels or instances.
+# Masks with more ids than this on average contain grey levels or instances.
 _MAX_MEAN_IDS = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class IdCount:
-  """Where one id, after the label map, occurs in a split.
+  """Occurrences of one id in a split, after the label map was applied.
 
   Attributes:
-    pixels: that have it.
-    masks: that hold it.
-    area: all pixels of those masks.
-    first: the first of them.
+    pixels: Number of pixels with this id.
+    masks: Number of masks with this id.
+    area: Number of all pixels of these masks.
+    first: Name of the first of these masks.
   """
 
   pixels: int
@@ -37,12 +38,17 @@ class IdCount:
   first: str
 
 
-# Split -> id -> where it occurs.
+# Split -> id -> its occurrences.
 Counts = dict[str, dict[int, IdCount]]
 
 
 def problems_error(problems: Sequence[str], total: int) -> UserError | None:
-  """One line for all problems: the first in full, the others by number."""
+  """Returns an error with the first problem and the number of problems.
+
+  Args:
+    problems: One line for each file that has a problem.
+    total: Number of files that were checked.
+  """
   if not problems:
     return None
   more = f" ({len(problems)} such files among {total})"
@@ -50,11 +56,18 @@ def problems_error(problems: Sequence[str], total: int) -> UserError | None:
 
 
 def count_ids(source: Source, placement: Placement) -> Counts:
-  """Counts every id of every mask, under the placement's label map.
+  """Counts the ids of all masks, after the placement's label map.
+
+  Args:
+    source: The original files of the data set.
+    placement: Label map, and placement of examples on the canvas.
+
+  Returns:
+    The occurrences of each id in each split.
 
   Raises:
-    UserError: masks that cannot be read, hold colours, or do not have the
-      size of their image.
+    UserError: Masks cannot be read, hold colours, or do not have the size of
+      their image.
   """
   label_map = dict(placement.label_map)
   counts: Counts = {}
@@ -114,15 +127,18 @@ def _add(
 def median_frequency(
   counts: Mapping[int, IdCount], num_classes: int
 ) -> tuple[float, ...]:
-  """Class weights median(f) / f[c], f[c] the frequency of class c.
+  """Returns class weights median(f) / f[c] for frequencies f of the classes.
 
-  Eigen & Fergus 2015 (arXiv:1411.4734) and SegNet: the frequency
-  is the share of a class in the images that hold it, and in no others.
+  The frequency of a class is its share of the pixels of all images that
+  contain it (Eigen & Fergus 2015, arXiv:1411.4734, and SegNet).
 
   Args:
-    counts: of the ids of a split.
-    num_classes: ids 0..num_classes - 1 are weighted; one that never occurs
-      gets 1 and has no part in the median.
+    counts: Occurrences of the ids of a split.
+    num_classes: Number of classes.
+
+  Returns:
+    The weight of each class. A class that never occurs has weight 1 and does
+    not change the median.
   """
   frequency = {
     i: counts[i].pixels / counts[i].area
@@ -136,7 +152,7 @@ def median_frequency(
 
 
 def check_ids(counts: Counts, num_classes: int, placement: Placement) -> None:
-  """Refuses ids that are neither a class nor the ignore id."""
+  """Raises UserError for ids that are neither a class nor the ignore label."""
   ignore = placement.ignore_label
   if _is_binary(counts, placement):
     raise _binary_error(placement)
@@ -153,9 +169,12 @@ def check_ids(counts: Counts, num_classes: int, placement: Placement) -> None:
 
 
 def discover_classes(counts: Counts, placement: Placement) -> int:
-  """The number of classes of masks that nobody has named: highest id + 1.
+  """Returns the number of classes of a data set without class names.
 
-  Refused where the ids do not look like classes 0, 1, 2, ..., K-1.
+  This is the highest id plus one.
+
+  Raises:
+    UserError: The ids do not look like classes 0, 1, 2, ..., K-1.
   """
   ignore = placement.ignore_label
   ids = _all_ids(counts)
@@ -164,8 +183,8 @@ def discover_classes(counts: Counts, placement: Placement) -> int:
     raise _binary_error(placement)
   if not seen or seen == [0]:
     raise UserError(
-      f"the masks hold no id but {_listed(ids)} (first: {_first(counts)}):"
-      " there is nothing to learn; expected class ids 0, 1, 2, ..."
+      f"the masks hold no id but {_listed(ids)} (first: {_first(counts)}),"
+      " so there is nothing to learn; expected class ids 0, 1, 2, ..."
     )
   if seen[0] < 0:
     flag = _flag(placement, {i: ignore for i in seen if i < 0})
@@ -184,30 +203,29 @@ def discover_classes(counts: Counts, placement: Placement) -> int:
     free = 255 if seen[-1] <= 255 else 65535
     shift = {i: i - 1 for i in seen if i > ignore}
     raise UserError(
-      f"data.ignore_label={ignore} lies among the ids 0..{seen[-1]} of the"
-      " masks, where the classes are; pass"
-      f" --config.data.ignore_label={free}"
+      f"data.ignore_label={ignore} lies among the class ids 0..{seen[-1]} of"
+      f" the masks; pass --config.data.ignore_label={free}"
       f" {_flag(placement, {ignore: free, **shift})}"
     )
   return seen[-1] + 1
 
 
 def _refuse_grey(counts: Counts) -> None:
-  """Refuses masks of grey levels: every mask holds a great many ids."""
+  """Raises UserError if masks have as many ids as grey-level images."""
   masks = sum(max(c.masks for c in s.values()) for s in counts.values() if s)
   mean = sum(c.masks for s in counts.values() for c in s.values()) / masks
   if mean > _MAX_MEAN_IDS:
     raise UserError(
       f"the masks hold {mean:.0f} different ids each (first:"
-      f" {_first(counts)}), as photographs, instance masks, and masks damaged"
-      " by lossy compression or smooth resizing do; expected class ids 0, 1,"
-      " 2, ...: export the masks again, or name the classes in"
+      f" {_first(counts)}), like photographs, instance masks, and masks"
+      " damaged by lossy compression or smooth resizing; expected class ids 0,"
+      " 1, 2, ...: export the masks again, or name the classes in"
       " data.class_names"
     )
 
 
 def label_dtype(counts: Counts, ignore_label: int) -> np.dtype:
-  """The smallest type that holds every label."""
+  """Returns the smallest integer type that holds every id."""
   return np.dtype(np.min_scalar_type(max(ignore_label, *_all_ids(counts))))
 
 
@@ -216,15 +234,15 @@ def _all_ids(counts: Counts) -> list[int]:
 
 
 def _is_binary(counts: Counts, placement: Placement) -> bool:
-  """Only 0 and 255, as the files have it: most likely a foreground."""
-  made = 255 in dict(placement.label_map).values()
-  return _all_ids(counts) in ([0, 255], [255]) and not made
+  """Returns whether the files hold only 0 and 255, probably a foreground."""
+  mapped_to_255 = 255 in dict(placement.label_map).values()
+  return _all_ids(counts) in ([0, 255], [255]) and not mapped_to_255
 
 
 def _binary_error(placement: Placement) -> UserError:
   return UserError(
-    "the masks hold only the ids 0 and 255: a foreground drawn as 255 would be"
-    f" taken for ignored pixels; if 255 is a class, pass"
+    "the masks hold only the ids 0 and 255; a foreground of 255 would be"
+    " treated as ignored pixels. If 255 is a class, pass"
     f" {_flag(placement, {255: 1})}"
   )
 
@@ -234,7 +252,7 @@ def _first(counts: Counts) -> str:
 
 
 def _where(counts: Counts, ids: Sequence[int]) -> str:
-  """Pixels, masks and first file of the first few ids."""
+  """Describes the occurrences of the first three ids."""
   parts = []
   for i in ids[:3]:
     hits = [split[i] for split in counts.values() if i in split]
@@ -246,7 +264,7 @@ def _where(counts: Counts, ids: Sequence[int]) -> str:
 
 
 def _flag(placement: Placement, extra: dict[int, int]) -> str:
-  """The flag to paste: the map in use, followed by `extra`."""
+  """Returns the flag that sets the current label map with `extra` after it."""
   old = {a: extra.get(b, b) for a, b in placement.label_map}
   both = {**extra, **old}
   return labels.format_label_map({a: b for a, b in both.items() if a != b})

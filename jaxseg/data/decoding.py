@@ -1,9 +1,9 @@
-"""Image and mask files to arrays, with Pillow.
+"""Decodes image and mask files with Pillow.
 
-Images become RGB, upright (the EXIF orientation is applied). Masks are never
-converted: the number stored in the file is the id. That rules out colour and
-lossy files, and needs care in one place: Pillow stretches grey PNGs of 2 and
-4 bits to 0..255, which is undone here.
+Images become RGB, and their EXIF orientation is applied. Masks are never
+converted: the number stored in the file is the class id. Masks in colour or in
+a lossy format are therefore refused. Pillow scales grey PNGs of 2 and 4 bits to
+0..255; this is undone here.
 """
 
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from jaxseg.errors import UserError
 _ORIENTATION = 0x0112  # EXIF tag
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _ID_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
-# Pillow's raw mode of a narrow grey PNG and the factor it multiplied by.
-_STRETCH = {"L;2": 85, "L;4": 17}
+# Pillow's raw mode of a grey PNG of 2 or 4 bits -> the factor of its scaling.
+_SCALING = {"L;2": 85, "L;4": 17}
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-  """The opened file; whatever goes wrong inside is the file's fault."""
+  """Opens an image file and turns every error in the block into a UserError."""
   try:
     with Image.open(path) as image:
       yield image
@@ -37,12 +37,16 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     reason = " ".join(str(error).split()) or type(error).__name__
     raise UserError(
       f"{path}: cannot be read as an image ({reason}); the file is damaged or"
-      " of an unknown format: restore it, or remove it with its partner"
+      " of an unknown format: restore it, or remove both image and mask"
     ) from error
 
 
 def image_header(path: Path) -> tuple[tuple[int, int], int]:
-  """Upright (height, width) and EXIF orientation, without decoding."""
+  """Reads the size and the EXIF orientation of an image without decoding it.
+
+  Returns:
+    (height, width) after the orientation was applied, and the orientation.
+  """
   with _opened(path) as image:
     orientation = image.getexif().get(_ORIENTATION, 1)
     width, height = image.size
@@ -51,12 +55,18 @@ def image_header(path: Path) -> tuple[tuple[int, int], int]:
 
 
 def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-  """Decodes an image to upright RGB; 16-bit grey keeps its top 8 bits."""
+  """Decodes an image to RGB and applies its EXIF orientation.
+
+  16-bit grey is reduced to its upper 8 bits.
+
+  Raises:
+    UserError: The file is damaged or has float pixels.
+  """
   with _opened(path) as image:
     if image.mode == "F":
       raise UserError(
-        f"{path}: its pixels are floats, of unknown range; save the images"
-        " with 8 or 16 bits a channel"
+        f"{path}: its pixels are floats of unknown range; save the images"
+        " with 8 or 16 bits per channel"
       )
     image.load()
     image = ImageOps.exif_transpose(image)
@@ -68,29 +78,30 @@ def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def read_mask(path: Path) -> Integer[np.ndarray, "h w"]:
-  """Decodes a mask to the ids stored in it, of the file's own integer type.
+  """Decodes a mask to the ids in the file, in the file's integer type.
 
   Raises:
-    UserError: damaged, lossy, or colours instead of ids.
+    UserError: The file is damaged, is in a lossy format or holds colours
+      instead of ids.
   """
   with _opened(path) as image:
     if image.format in _LOSSY:
       raise UserError(
-        f"{path}: a mask must not be {image.format}: lossy compression changes"
-        " ids along every edge; export the masks again as PNG"
+        f"{path}: a mask must not be {image.format}, because lossy"
+        " compression changes ids along edges; export the masks again as PNG"
       )
     if image.mode not in _ID_MODES:
       raise _colour_error(path, image)
     tile = image.tile[0] if image.tile else None
-    stretch = _STRETCH.get(str(tile[3]), 1) if tile else 1
+    factor = _SCALING.get(str(tile[3]), 1) if tile else 1
     ids = np.array(image)
-  return ids.astype(np.uint8) // stretch if ids.dtype.itemsize == 1 else ids
+  return ids.astype(np.uint8) // factor if ids.dtype.itemsize == 1 else ids
 
 
 def _colour_error(path: Path, image: Image.Image) -> UserError:
-  """Says what a mask that holds no ids holds instead."""
+  """Returns an error that lists the colours of a mask without ids."""
   expected = (
-    "expected a mask of one channel (PNG of mode P, L or 16 bits) whose numbers"
+    "expected a mask of one channel (PNG of mode P, L or 16 bits) whose values"
     " are the class ids 0, 1, 2, ..."
   )
   if image.mode == "F":
@@ -99,9 +110,9 @@ def _colour_error(path: Path, image: Image.Image) -> UserError:
   colours.sort(key=lambda item: (-item[0], item[1]))
   listed = ", ".join(f"{c} in {count} pixels" for count, c in colours[:8])
   more = f" and {len(colours) - 8} more" if len(colours) > 8 else ""
-  fix = "write each colour's id instead"
+  fix = "replace each colour by its class id"
   if image.mode == "RGB" and all(len(set(c)) == 1 for _, c in colours):
-    fix = "its three channels are equal: save one of them"
+    fix = "the three channels are equal; save one of them"
   return UserError(
     f"{path}: holds {image.mode} colours, not class ids: {listed}{more};"
     f" {expected}: {fix}"

@@ -1,10 +1,11 @@
-"""The one order in which examples are trained on, whichever loader reads them.
+"""The order of training examples, which is the same for every loader.
 
-The training stream is epoch after epoch, each a permutation of the whole
-split drawn from (seed, epoch); position p of the stream is example
-`permutation(seed, p // n)[p % n]`. Batch s is positions s B ... (s + 1) B - 1:
-it may straddle two epochs, and nothing is dropped. So any batch can be had
-without those before it, which is what makes resuming exact and free.
+The training stream is a sequence of epochs. Each epoch is a permutation of the
+whole split, drawn from (seed, epoch). Position p of the stream holds example
+`permutation(seed, p // n)[p % n]`. Batch s holds the positions s B to
+(s + 1) B - 1. It may span two epochs, and no example is dropped. Any batch can
+be computed without the batches before it, so a run resumes exactly and at no
+cost.
 """
 
 from collections.abc import Iterator
@@ -23,10 +24,10 @@ class Share:
   """The part of every global batch that one process reads.
 
   Attributes:
-    field: where the batch size is set, for messages.
-    batch_size: of the global batch, over all processes.
-    process_index: which process this is.
-    process_count: how many there are.
+    field: Config field of the batch size, for error messages.
+    batch_size: Size of the global batch, over all processes.
+    process_index: Index of this process.
+    process_count: Number of processes.
   """
 
   field: str
@@ -45,18 +46,25 @@ class Share:
 
   @property
   def size(self) -> int:
-    """Examples this process reads of each batch."""
+    """Number of examples of each batch that this process reads."""
     return self.batch_size // self.process_count
 
   @property
   def offset(self) -> int:
-    """Where in the global batch they begin."""
+    """Position in the global batch of the first of these examples."""
     return self.size * self.process_index
 
 
 @functools.partial(jax.jit, static_argnames=("n", "epochs"))
 def stream(seed, first_epoch, *, n: int, epochs: int) -> jax.Array:
-  """The stream's examples from `first_epoch` on, `[epochs * n]`."""
+  """Returns the indices of the examples of some epochs, `[epochs * n]`.
+
+  Args:
+    seed: Seed of the stream.
+    first_epoch: First epoch to return.
+    n: Number of examples of the split.
+    epochs: Number of epochs to return.
+  """
   key = jax.random.key(seed, impl="threefry2x32")
 
   def one(epoch):
@@ -66,12 +74,22 @@ def stream(seed, first_epoch, *, n: int, epochs: int) -> jax.Array:
 
 
 def epochs_spanned(n: int, batch_size: int) -> int:
-  """The most epochs that one batch can touch."""
+  """Returns the largest number of epochs that one batch can span."""
   return (batch_size + n - 2) // n + 1
 
 
 def locate(step: int, n: int, share: Share) -> tuple[int, int]:
-  """First epoch of global batch `step`; this process's start in `stream`."""
+  """Locates this process's share of a batch in the stream.
+
+  Args:
+    step: Index of the global batch.
+    n: Number of examples of the split.
+    share: Part of the batch that this process reads.
+
+  Returns:
+    The first epoch of the batch, and the position, in `stream` from this epoch
+    on, of the first example of this process.
+  """
   epoch, start = divmod(step * share.batch_size, n)
   return epoch, start + share.offset
 
@@ -83,22 +101,35 @@ def _host_stream(seed: int, epoch: int, n: int, epochs: int) -> np.ndarray:
 
 
 def train_indices(step: int, n: int, seed: int, share: Share) -> np.ndarray:
-  """Examples of this process in global batch `step`, computed on the host."""
+  """Computes on the host the examples of this process in one batch.
+
+  Args:
+    step: Index of the global batch.
+    n: Number of examples of the split.
+    seed: Seed of the stream.
+    share: Part of the batch that this process reads.
+
+  Returns:
+    Indices `[share.size]` into the split.
+  """
   epoch, start = locate(step, n, share)
   epochs = epochs_spanned(n, share.batch_size)
   return _host_stream(seed, epoch, n, epochs)[start : start + share.size]
 
 
 def eval_indices(n: int, share: Share) -> Iterator[np.ndarray]:
-  """Examples 0..n-1 in order, a batch at a time; -1 fills the last one."""
+  """Yields this process's examples of each batch, in the order 0..n-1.
+
+  The last batch is padded with -1.
+  """
   for first in range(0, n, share.batch_size):
     indices = first + share.offset + np.arange(share.size, dtype=np.int32)
     yield np.where(indices < n, indices, -1).astype(np.int32)
 
 
 def _on_host():
-  """Keeps the host's order off the accelerator, which is busy training."""
+  """Places computations on the CPU, because the accelerator is training."""
   try:
     return jax.default_device(jax.local_devices(backend="cpu")[0])
-  except RuntimeError:  # JAX was started without its CPU backend
+  except RuntimeError:  # JAX was started without its CPU backend.
     return contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""Images and their masks: files of the same name in two folders."""
+"""Pairs images with their masks: files of the same name in two folders."""
 
 import dataclasses
 import functools
@@ -11,14 +11,31 @@ from jaxseg.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """An image file and its mask file."""
+  """An image file and its mask file.
+
+  Attributes:
+    image: Path of the image.
+    mask: Path of the mask.
+  """
 
   image: Path
   mask: Path
 
 
 def match(images: Path, masks: Path) -> tuple[Pair, ...]:
-  """Images and masks of the same name up to the suffix, sorted by name."""
+  """Pairs images and masks of the same name up to the suffix.
+
+  Args:
+    images: Folder of images, searched recursively.
+    masks: Folder of masks, searched recursively.
+
+  Returns:
+    All pairs, sorted by name.
+
+  Raises:
+    UserError: A folder is missing or empty, two files have the same name, or
+      a file has no partner.
+  """
   for folder in (images, masks):
     if not folder.is_dir():
       raise UserError(
@@ -35,7 +52,7 @@ def match(images: Path, masks: Path) -> tuple[Pair, ...]:
 
 
 def _siblings(folder: Path) -> str:
-  """What there is instead of a folder."""
+  """Lists the folders next to a missing folder."""
   if not folder.parent.is_dir():
     return ""
   names = sorted(p.name for p in folder.parent.iterdir() if p.is_dir())
@@ -43,7 +60,7 @@ def _siblings(folder: Path) -> str:
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
-  """The image files below a folder, by relative path without suffix."""
+  """Finds the image files in a folder, by relative path without suffix."""
   every = [p for p in sorted(folder.rglob("*")) if _is_visible(p, folder)]
   files = [p for p in every if is_image(p)]
   if not files:
@@ -55,8 +72,8 @@ def _by_name(folder: Path) -> dict[str, Path]:
     name = path.relative_to(folder).with_suffix("").as_posix()
     if name in result:
       raise UserError(
-        f"{folder}: {result[name].name} and {path.name} have one name; keep"
-        " one of them"
+        f"{folder}: {result[name].name} and {path.name} have the same name up"
+        " to the suffix; keep one of them"
       )
     result[name] = path
   return result
@@ -65,7 +82,7 @@ def _by_name(folder: Path) -> dict[str, Path]:
 def _unmatched_error(
   images: Path, masks: Path, found_images: dict, found_masks: dict
 ) -> UserError:
-  """How many on each side, the first five, and what the names suggest."""
+  """Returns an error that counts and lists the files without a partner."""
   lone_images = sorted(found_images.keys() - found_masks.keys())
   lone_masks = sorted(found_masks.keys() - found_images.keys())
   parts = []
@@ -81,14 +98,17 @@ def _unmatched_error(
         f" ({listed}{more})"
       )
   hint = _suffix_hint(lone_images, lone_masks) or (
-    "an image and its mask have the same name up to the suffix: add what is"
-    " missing or remove the partner"
+    "an image and its mask have the same name up to the suffix; add the"
+    " missing files or remove these"
   )
   return UserError(f"{'; '.join(parts)}; {hint}")
 
 
 def _suffix_hint(lone_images: list[str], lone_masks: list[str]) -> str:
-  """Recognises one ending on all lone files of one side: a.jpg, a_mask.png."""
+  """Returns a hint if all lone names of one side have an ending in common.
+
+  An example are the names a.jpg and a_mask.png.
+  """
   for short, long, side in (
     (lone_images, lone_masks, "mask"),
     (lone_masks, lone_images, "image"),
@@ -104,13 +124,13 @@ def _suffix_hint(lone_images: list[str], lone_masks: list[str]) -> str:
       ending for ending in endings if {n + ending for n in stems} == set(long)
     ]
     if common:
-      return f"the {side}s' names end in {common[0]!r}: rename them without it"
+      return f"the {side} names end in {common[0]!r}; rename them without it"
   return ""
 
 
 @functools.cache
 def _suffixes() -> frozenset[str]:
-  """Suffixes of the files Pillow can read."""
+  """Returns the suffixes of files that Pillow can read."""
   return frozenset(
     suffix
     for suffix, kind in Image.registered_extensions().items()
@@ -119,10 +139,13 @@ def _suffixes() -> frozenset[str]:
 
 
 def is_image(path: Path) -> bool:
-  """Whether the name is that of an image file."""
+  """Returns whether the name is that of an image file."""
   return path.suffix.lower() in _suffixes() and not path.name.startswith(".")
 
 
 def _is_visible(path: Path, folder: Path) -> bool:
-  """Neither hidden nor inside a hidden folder, where editors keep copies."""
+  """Returns whether a file is neither hidden nor in a hidden folder.
+
+  Editors keep copies in hidden folders.
+  """
   return not any(p.startswith(".") for p in path.relative_to(folder).parts)

@@ -1,7 +1,7 @@
-"""Work over many files: a few threads, results in order, a progress bar.
+"""Applies a function to many files in threads, with a progress bar.
 
-Decoding releases Python's lock, so threads are enough. A bounded number of
-results waits at any time, so a set may be larger than memory.
+Threads suffice because decoding releases Python's global interpreter lock. The
+number of waiting results is bounded, so a data set may be larger than memory.
 """
 
 from collections import deque
@@ -17,7 +17,13 @@ from tqdm import tqdm
 def in_order(
   function: Callable[[int], Any], count: int, *, title: str
 ) -> Iterator[Any]:
-  """Yields function(0), ..., function(count - 1), computed ahead."""
+  """Yields function(0), ..., function(count - 1) in this order.
+
+  Args:
+    function: Function of an index, called in several threads ahead of time.
+    count: Number of indices.
+    title: Text before the progress bar.
+  """
   workers = min(os.cpu_count() or 1, 16)
   waiting: deque = deque()
   indices = iter(range(count))

@@ -1,26 +1,27 @@
-"""`shapes`: the data set that jaxseg draws itself, so that nothing need load.
+"""`shapes`: a data set that jaxseg draws, so that nothing is downloaded.
 
-The idea: scenes that can be labelled only by looking at form, texture and
-surroundings. The ground is dull and figures are vivid, but the colours of all
-figures come from one distribution, so a pixel by itself does not tell which;
-figures grow to most of the picture, so the inside of a large disc looks like
-the inside of a large square to whoever sees 15 pixels of it; and the same disc
-is one class on the ground and another on a square.
+A network needs form, texture and surroundings to label these scenes:
 
-| class      | what it is                                                   |
+- The ground is dull and figures are vivid, but the colours of all figures come
+  from one distribution. The colour of a pixel does not tell its figure.
+- Figures can fill most of the image. In a window of 15 pixels, the inside of a
+  large disc looks like the inside of a large square.
+- The same disc is one class on the ground and another class on a square.
+
+| class      | description                                                  |
 |------------|--------------------------------------------------------------|
-| background | mottled ground, with its clutter: specks, strokes, outlines  |
+| background | mottled ground with clutter: specks, strokes, outlines       |
 | disc       | a plain disc                                                 |
 | square     | a plain square                                               |
-| ring       | a plain ring; what lies behind shows through its hole        |
-| bar        | a long thin bar, over whatever it crosses                    |
+| ring       | a plain ring with a transparent hole                         |
+| bar        | a long thin bar in front of all other figures                |
 | striped    | a disc or square with stripes                                |
 | checked    | a disc or square with checks                                 |
 | core       | a plain disc that lies on a plain square                     |
 
-Figures hide parts of each other and cast shadows; light, blur and noise differ
-from scene to scene. A border of one pixel around each figure is ignored.
-Example (split, index) is a pure function of the two: nothing is stored.
+Figures occlude each other and cast shadows. Light, blur and noise differ from
+scene to scene. A border of one pixel around each figure has the ignore label.
+An example is a pure function of its split and index; nothing is stored.
 """
 
 from collections.abc import Callable
@@ -56,8 +57,9 @@ _BACKGROUND, _DISC, _SQUARE, _RING, _BAR, _STRIPED, _CHECKED, _CORE = range(8)
 _SPLIT_KEYS = {"train": 0, "val": 1}
 _Y, _X = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float32)
 
-# How often each is tried, and its least radius: stripes, checks and cores
-# need room. The largest radius is 27, eight times the least.
+# Relative frequency and minimum radius of each class. Stripes, checks and
+# cores are visible only in larger figures. The maximum radius is 27, eight
+# times the smallest minimum.
 _CHOICES = {
   _DISC: (1.2, 3.3),
   _SQUARE: (1.2, 4.5),
@@ -70,13 +72,22 @@ _LARGEST = 27.0
 _ODDS = np.array([odds for odds, _ in _CHOICES.values()])
 _ODDS = np.cumsum(_ODDS / _ODDS.sum())
 
-# Signed distance to an outline, inside < 0, in the figure's own coordinates.
+# Signed distance to an outline, negative inside, in coordinates of the figure.
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Figure:
-  """One figure: its class, its place, and its outline of reach `radius`."""
+  """A figure of a scene.
+
+  Attributes:
+    label: Class id.
+    x: Column of the centre.
+    y: Row of the centre.
+    radius: Half the extent of the figure.
+    angle: Rotation in radians.
+    distance: Signed distance to the outline.
+  """
 
   label: int
   x: float
@@ -86,7 +97,7 @@ class _Figure:
   distance: Distance
 
   def window(self, margin: float) -> tuple[slice, slice]:
-    """The part of the picture it can touch."""
+    """Returns the part of the image that the figure can touch."""
     reach = self.radius + margin
     return tuple(
       slice(int(max(at - reach, 0)), int(max(at + reach + 2, 0)))
@@ -94,7 +105,12 @@ class _Figure:
     )
 
   def local(self, window, shift=(0.0, 0.0)) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates along its own axes, of the figure moved by `shift`."""
+    """Returns coordinates along the figure's axes, relative to its centre.
+
+    Args:
+      window: Part of the image.
+      shift: Displacement (x, y) of the figure.
+    """
     u = _X[window] - np.float32(self.x + shift[0])
     v = _Y[window] - np.float32(self.y + shift[1])
     cos, sin = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
@@ -120,38 +136,39 @@ def _square(radius: float) -> Distance:
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> float:
-  """Uniform."""
+  """Draws from the uniform distribution on [low, high)."""
   return low + (high - low) * rng.random()
 
 
 def _size(rng: np.random.Generator, low: float, high: float) -> float:
-  """Between log-uniform and more large ones than small ones."""
+  """Draws a size; large ones are more frequent than if it were log-uniform."""
   return low * (high / low) ** rng.random() ** 0.6
 
 
 def _other(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
-  """A colour that differs from `colour` in every channel.
+  """Draws a colour that differs from `colour` in every channel.
 
-  Turned by a quarter to three quarters of a circle: uniform if `colour` is.
+  Each channel is moved cyclically by a quarter to three quarters of its range,
+  so the result is uniform if `colour` is.
   """
   turn = rng.random(3, dtype=np.float32) / 2 + np.float32(0.25)
   return (colour + turn) % 1
 
 
 def _place(rng: np.random.Generator) -> tuple[float, float]:
-  """A centre, not too near the edge of the picture."""
+  """Draws a centre that is not close to the edge of the image."""
   x, y = _between(rng, 0.12, 0.88), _between(rng, 0.12, 0.88)
   return SIZE[1] * x, SIZE[0] * y
 
 
 def _dull(colour: np.ndarray) -> np.ndarray:
-  """The same brightness, hardly any hue."""
+  """Reduces the saturation and keeps the brightness."""
   grey = colour.mean(axis=-1, keepdims=True)
   return grey + (colour - grey) * np.float32(0.25)
 
 
 def _vivid(colour: np.ndarray) -> np.ndarray:
-  """The same hue, saturated."""
+  """Increases the saturation and keeps the hue."""
   low, high = colour.min(), colour.max()
   spread = (colour - low) / max(high - low, np.float32(1e-3))
   dark, bright = np.float32(0.3) * low, 0.7 + np.float32(0.3) * high
@@ -159,7 +176,13 @@ def _vivid(colour: np.ndarray) -> np.ndarray:
 
 
 def _figure(rng: np.random.Generator, label: int, *place) -> list[_Figure]:
-  """What is drawn for `label` at `place`: x, y, radius, angle."""
+  """Returns the figures to draw for a class.
+
+  Args:
+    rng: Random generator.
+    label: Class id.
+    *place: x, y, radius and angle.
+  """
   x, y, radius, angle = place
   if label == _RING:
     width = max(5.0, radius * _between(rng, 0.3, 0.5))
@@ -176,13 +199,13 @@ def _figure(rng: np.random.Generator, label: int, *place) -> list[_Figure]:
 
 
 def _scene(rng: np.random.Generator) -> list[_Figure]:
-  """Chooses what is in the picture, from the back to the front."""
+  """Draws the figures of a scene, from back to front."""
   figures: list[_Figure] = []
   height, width = SIZE
   for i in range(3 + int(4 * rng.random())):
     choice = int(np.searchsorted(_ODDS, rng.random()))
     label, (_, least) = list(_CHOICES.items())[choice]
-    # Two large ones first: later there is no room for them.
+    # The first two figures are large, because later there is no space left.
     radius = _size(rng, max(least, 12.0) if i < 2 else least, _LARGEST)
     for _ in range(8):
       x, y = _place(rng)
@@ -202,7 +225,11 @@ def _scene(rng: np.random.Generator) -> list[_Figure]:
 
 
 def _texture(rng, label: int, first, second, u, v) -> np.ndarray:
-  """Colours at (u, v): two of them in stripes or checks, or one."""
+  """Returns the colours at (u, v).
+
+  Striped and checked figures alternate between `first` and `second`; all
+  others have the colour `first`.
+  """
   if label not in (_STRIPED, _CHECKED):
     return first
   wave = np.float32(2 * np.pi / _between(rng, 5.0, 8.0))
@@ -213,10 +240,18 @@ def _texture(rng, label: int, first, second, u, v) -> np.ndarray:
 
 
 def _paint(rng, image, label, figure: _Figure, behind, light) -> np.ndarray:
-  """Lays one figure and its shadow over `image`, and its class over `label`.
+  """Paints a figure and its shadow into `image`, and its class into `label`.
+
+  Args:
+    rng: Random generator.
+    image: Image, changed in place.
+    label: Class ids, changed in place.
+    figure: Figure to paint.
+    behind: Colour of the ground, or of the square below a core.
+    light: Displacement (x, y) of the shadow.
 
   Returns:
-    The figure's colour, another than the one `behind`.
+    The colour of the figure, which differs from `behind`.
   """
   window = figure.window(margin=4.0)
   part = image[window]
@@ -234,7 +269,7 @@ def _paint(rng, image, label, figure: _Figure, behind, light) -> np.ndarray:
 
 
 def _smooth(image: np.ndarray, amount: float) -> np.ndarray:
-  """Blurs both axes by the weights [amount, 1 - 2 amount, amount]."""
+  """Blurs both axes with the kernel [amount, 1 - 2 amount, amount]."""
   for axis in (0, 1):
     sides = np.roll(image, 1, axis) + np.roll(image, -1, axis)
     image = image * np.float32(1 - 2 * amount) + sides * np.float32(amount)
@@ -242,11 +277,15 @@ def _smooth(image: np.ndarray, amount: float) -> np.ndarray:
 
 
 def _ground(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-  """Mottled, with clutter; and the colour in the middle of it."""
+  """Draws a mottled ground with clutter.
+
+  Returns:
+    The image, and the colour of the ground without grain and clutter.
+  """
   height, width = SIZE
   grain = rng.random((height // 2, width // 2, 1), dtype=np.float32) - 0.5
   grain = _smooth(_smooth(grain.repeat(2, 0).repeat(2, 1), 0.25), 0.25)
-  # A zigzag of a uniform phase is uniform, however the grain moves it.
+  # A triangle wave of a uniform phase is uniform for every offset.
   phase = 2 * rng.random(3, dtype=np.float32)
   depth = rng.uniform(0.1, 0.5, 3).astype(np.float32)
   image = np.abs((phase + grain * depth) % 2 - 1)
@@ -274,7 +313,7 @@ def draw(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
 
   Args:
     split: "train" or "val".
-    index: 0 .. SPLIT_SIZES[split] - 1.
+    index: Index of the example, 0 .. SPLIT_SIZES[split] - 1.
 
   Returns:
     The image, uint8 `[h, w, 3]`, and its label, uint8 `[h, w]`.

@@ -1,8 +1,20 @@
-"""Weights of other frameworks and our own files, never loaded by guesswork.
+"""Loads weights of other frameworks, and reads and writes our own files.
 
-- `from_torch(model, state_dict)` maps a PyTorch state dict onto variables;
-- `read_file` reads a downloaded file, `save` and `load` our own;
-- `initialise` is what `config.init` does to a fresh network.
+- `read_file(path)` reads any weight file as named arrays.
+- `from_torch(model, state_dict)` converts a PyTorch state dict into the
+  variables of a network.
+- `save(path, variables)` writes variables to a file and `load(path)` reads
+  them back.
+- `initialise(network, variables, model=..., backbone=...)` replaces fresh
+  variables by those of files, as `config.init` asks.
+
+Arrays are matched by exact name. A file is loaded completely or refused with
+a report of every array that does not match.
+
+    arrays = weights.read_file("resnet50.pth")
+    model = models.create("classifier", num_classes=1000, backbone="resnet50")
+    variables = weights.from_torch(model, arrays)
+    weights.save("resnet50.npz", variables)
 """
 
 from jaxseg.weights.files import load, read_file, save

@@ -1,12 +1,13 @@
-"""Weight files: whatever was downloaded in, flat arrays out, and our own.
+"""Reads any weight file as named arrays, and writes our own files.
 
-Read: `.safetensors`, `.npz` and PyTorch's `.pth`, `.pt`, `.bin`, zipped or in
-the format before 1.6. PyTorch files are unpickled with `weights_only`, which
-executes nothing. `module.` (DataParallel) and the wrappers `{"state_dict":
-...}` and `{"model": ...}` are removed.
+`read_file` reads `.safetensors`, `.npz` and PyTorch's `.pth`, `.pt` and `.bin`,
+zipped or in the format before PyTorch 1.6. PyTorch files are unpickled with
+`weights_only`, which executes no code. The prefix `module.` of DataParallel and
+the wrappers `{"state_dict": ...}` and `{"model": ...}` are removed.
 
-Written: `.safetensors` or `.npz` with keys like
-`params/backbone/stem/conv/kernel`, under a temporary name until complete.
+`save` writes `.safetensors` or `.npz` with keys such as
+`params/backbone/stem/conv/kernel`. A file has a temporary name until it is
+complete.
 """
 
 from collections.abc import Mapping
@@ -17,50 +18,57 @@ import re
 from typing import Any
 import zipfile
 
-from flax import traverse_util
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from jaxseg.errors import UserError
+from jaxseg.weights import paths
 
-Flat = dict[str, np.ndarray]
+NamedArrays = dict[str, np.ndarray]
 
-TORCH = (".pth", ".pt", ".bin")
-COLLECTIONS = ("params", "batch_stats")
+TORCH_ENDINGS = (".pth", ".pt", ".bin")
 WRAPPERS = ("state_dict", "model")
 
 
-def read_file(path: str | os.PathLike) -> Flat:
-  """Reads a weight file as `{name: array}`, wrappers removed.
+def read_file(path: str | os.PathLike) -> NamedArrays:
+  """Reads a weight file as `{name: array}`, without wrappers.
+
+  Args:
+    path: A `.safetensors`, `.npz`, `.pth`, `.pt` or `.bin` file.
+
+  Returns:
+    The names in the file and NumPy arrays. bfloat16 tensors of PyTorch become
+    float32.
 
   Raises:
-    UserError: no such file, a file that is not what its name says, one that
-      is cut short, or a pickle that wants to execute code.
+    UserError: The file does not exist, is incomplete, is not of the kind that
+      its ending says, or is a pickle that contains anything but arrays.
   """
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
     raise UserError(f"{path}: no such weight file")
   readers = {".safetensors": _read_safetensors, ".npz": _read_npz}
-  readers.update(dict.fromkeys(TORCH, _read_torch))
+  readers.update(dict.fromkeys(TORCH_ENDINGS, _read_torch))
   if path.suffix not in readers:
     raise UserError(
-      f"{path}: weight files end in {', '.join(readers)}, not {path.suffix!r}"
+      f"{path}: expected a weight file ending in {', '.join(readers)}, "
+      f"found {path.suffix!r}"
     )
   with path.open("rb") as file:
     start = file.read(512).lstrip().lower()
   if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
     raise UserError(
-      f"{path}: this is a web page, not weights; the download answered with "
-      "a page (login or error), fetch the file itself"
+      f"{path}: this is a web page (a login or an error), not weights; "
+      "download the file itself"
     )
   if not start:
-    raise UserError(f"{path}: the file is empty; fetch it again")
+    raise UserError(f"{path}: the file is empty; download it again")
   return _without_prefix(readers[path.suffix](path))
 
 
-def _without_prefix(flat: Flat) -> Flat:
-  """Removes the `module.` that torch.nn.DataParallel put before every name."""
+def _without_prefix(flat: NamedArrays) -> NamedArrays:
+  """Removes the prefix `module.` that torch.nn.DataParallel gives all names."""
   if flat and all(name.startswith("module.") for name in flat):
     return {name.removeprefix("module."): flat[name] for name in flat}
   return flat
@@ -69,18 +77,18 @@ def _without_prefix(flat: Flat) -> Flat:
 def _broken(path: pathlib.Path, kind: str) -> UserError:
   return UserError(
     f"{path}: not a complete {kind} file ({path.stat().st_size} bytes); "
-    "it is cut short or of another kind, fetch it again"
+    "it is cut short or of another format, download it again"
   )
 
 
-def _read_safetensors(path: pathlib.Path) -> Flat:
+def _read_safetensors(path: pathlib.Path) -> NamedArrays:
   try:
     return safetensors.numpy.load_file(path)
   except safetensors.SafetensorError:
     raise _broken(path, ".safetensors") from None
 
 
-def _read_npz(path: pathlib.Path) -> Flat:
+def _read_npz(path: pathlib.Path) -> NamedArrays:
   try:
     with np.load(path, allow_pickle=False) as archive:
       if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -89,12 +97,12 @@ def _read_npz(path: pathlib.Path) -> Flat:
   except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
     if "Object arrays" in str(error):
       raise UserError(
-        f"{path}: holds pickled Python objects, not only arrays; not loaded"
+        f"{path}: contains pickled Python objects; only arrays are loaded"
       ) from None
     raise _broken(path, ".npz") from None
 
 
-def _read_torch(path: pathlib.Path) -> Flat:
+def _read_torch(path: pathlib.Path) -> NamedArrays:
   try:
     import torch
   except ImportError:
@@ -105,16 +113,16 @@ def _read_torch(path: pathlib.Path) -> Flat:
   try:
     loaded = torch.load(path, map_location="cpu", weights_only=True)
   except pickle.UnpicklingError as error:
-    # Only the name of what was refused is of use in torch's advice, which
-    # is to execute the file after all.
+    # torch's message advises to execute the file. Only the name of the refused
+    # object is useful.
     refused = re.search(r"GLOBAL ([\w.]+)", str(error))
     if refused:
       raise UserError(
-        f"{path}: asks for {refused[1]}, which is no array but a pickled "
-        "model, or code to execute; not loaded. Save model.state_dict()"
+        f"{path}: not loaded; it needs {refused[1]}, which is a pickled model "
+        "or code to execute. Save model.state_dict() instead"
       ) from None
     raise _broken(path, path.suffix) from None
-  except Exception:  # A damaged pickle can fail in any way at all.
+  except Exception:  # A damaged pickle can raise any exception.
     raise _broken(path, path.suffix) from None
   return _arrays(path, _unwrap(loaded))
 
@@ -126,7 +134,7 @@ def _unwrap(loaded: Any) -> Any:
   return loaded
 
 
-def _arrays(path: pathlib.Path, loaded: Any) -> Flat:
+def _arrays(path: pathlib.Path, loaded: Any) -> NamedArrays:
   import torch
 
   if not isinstance(loaded, Mapping) or not loaded:
@@ -146,44 +154,33 @@ def _arrays(path: pathlib.Path, loaded: Any) -> Flat:
 
 
 def as_numpy(value: Any) -> np.ndarray:
-  """A NumPy array of an array or of a PyTorch tensor."""
+  """Converts an array or a PyTorch tensor to a NumPy array."""
   if hasattr(value, "detach"):
     if str(value.dtype) == "torch.bfloat16":
-      value = value.float()  # NumPy has no bfloat16 of its own.
+      value = value.float()  # NumPy has no bfloat16.
     value = value.detach().cpu().numpy()
   return np.asarray(value)
 
 
-def is_converted(flat: Mapping[str, Any]) -> bool:
-  """Whether these are our own keys, `params/...`."""
-  return bool(flat) and all(name.split("/")[0] in COLLECTIONS for name in flat)
-
-
-def flatten(variables: Mapping) -> dict[str, Any]:
-  """`{"params": {"head": ...}}` -> `{"params/head/...": ...}`."""
-  return traverse_util.flatten_dict(variables, sep="/")
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict:
-  """The inverse of `flatten`."""
-  return traverse_util.unflatten_dict(flat, sep="/")
-
-
 def save(path: str | os.PathLike, variables: Mapping) -> None:
-  """Writes variables as `.npz` or `.safetensors`; complete or not at all.
+  """Writes variables to a file, completely or not at all.
+
+  Args:
+    path: A `.npz` or `.safetensors` file.
+    variables: `{"params": ..., "batch_stats": ...}`, nested dicts of arrays.
 
   Raises:
-    UserError: another file ending.
+    UserError: The path has another ending.
   """
   path = pathlib.Path(path).expanduser()
   if path.suffix not in (".npz", ".safetensors"):
     raise UserError(
-      f"{path}: converted weights end in .npz or .safetensors, "
-      f"not {path.suffix!r}"
+      f"{path}: expected a path ending in .npz or .safetensors, "
+      f"found {path.suffix!r}"
     )
   flat = {
     name: np.asarray(value, order="C")
-    for name, value in flatten(variables).items()
+    for name, value in paths.flatten(variables).items()
   }
   path.parent.mkdir(parents=True, exist_ok=True)
   unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -198,15 +195,21 @@ def save(path: str | os.PathLike, variables: Mapping) -> None:
 
 
 def load(path: str | os.PathLike) -> dict:
-  """Reads what `save` wrote.
+  """Reads variables that `save` wrote.
+
+  Args:
+    path: A `.npz` or `.safetensors` file.
+
+  Returns:
+    `{"params": ..., "batch_stats": ...}`, nested dicts of NumPy arrays.
 
   Raises:
-    UserError: unreadable, or weights of another framework.
+    UserError: The file cannot be read, or has the names of another framework.
   """
   flat = read_file(path)
-  if not is_converted(flat):
+  if not paths.are_paths(flat):
     raise UserError(
-      f"{path}: expected keys like 'params/backbone/...', found "
-      f"{next(iter(flat))!r}; run `python -m jaxseg convert` on it first"
+      f"{path}: expected keys such as 'params/backbone/...', found "
+      f"{next(iter(flat), None)!r}; convert it with `jaxseg convert` first"
     )
-  return unflatten(flat)
+  return paths.unflatten(flat)

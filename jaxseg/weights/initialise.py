@@ -1,9 +1,9 @@
-"""Starting a network from weights: what `config.init` asks for.
+"""Replaces fresh variables by those of files, as `config.init` asks.
 
-`init.model` fills the whole network, `init.backbone` its backbone; both take
-a work directory of ours, a converted `.npz` or `.safetensors`, or one of
-PyTorch's files, which is recognised by its keys. `init.skip` names paths that
-stay as they were drawn.
+`init.model` fills the whole network and `init.backbone` its backbone. Each is
+a work directory of ours, a converted `.npz` or `.safetensors` file, or a
+PyTorch file, which is recognised by its names. `init.skip` names the
+parameters that keep their fresh values.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,13 +14,11 @@ import flax.linen as nn
 import numpy as np
 
 from jaxseg.errors import UserError
-from jaxseg.weights import files, tables
-from jaxseg.weights.matching import Source, fill, skipper
-from jaxseg.weights.pytorch import (
-  fill_from_torch,
-  put_in_backbone,
-  take_backbone,
-)
+from jaxseg.weights import classification, files, paths
+from jaxseg.weights.matching import Entry, fill, skip_predicate
+from jaxseg.weights.pytorch import fill_from_torch
+
+ReadWorkdir = Callable[[str], Mapping[str, Any]]
 
 
 def initialise(
@@ -30,77 +28,111 @@ def initialise(
   model: str = "",
   backbone: str = "",
   skip: Iterable[str] = (),
-  source: str | None = None,
-  read_workdir: Callable[[str], Mapping[str, Any]] | None = None,
+  read_workdir: ReadWorkdir | None = None,
 ) -> dict[str, Any]:
-  """Replaces freshly drawn variables by those in files.
+  """Replaces fresh variables by those of files.
 
   Args:
-    network: the network whose variables these are.
-    variables: `{"params": ..., "batch_stats": ...}`; arrays.
-    model: weights of the whole network; "" is none.
-    backbone: weights of its backbone, loaded after `model`; "" is none.
-    skip: regular expressions on parameter paths, such as "head".
-    source: whose names a PyTorch file has; None is whoever has the network.
-    read_workdir: gives the variables kept in a work directory.
+    network: The network that the variables belong to.
+    variables: `{"params": ..., "batch_stats": ...}`, nested dicts of arrays.
+    model: Weights of the whole network, a file or a work directory. "" loads
+      nothing.
+    backbone: Weights of the backbone, loaded after `model`. "" loads nothing.
+    skip: Regular expressions. Parameters whose path contains a match keep
+      their fresh values, e.g. "head".
+    read_workdir: Function that returns the variables of a work directory.
 
   Returns:
-    Variables of the same structure; what was loaded as NumPy arrays.
+    Variables of the same structure and shapes. Loaded arrays are NumPy
+    arrays.
 
   Raises:
-    UserError: anything that was asked for and cannot be loaded whole.
+    UserError: A file cannot be read or does not match the network, or `skip`
+      leaves nothing to load.
   """
-  expected = files.flatten(variables)
-  skipped = skipper(skip, expected)
+  fresh = paths.flatten(variables)
+  is_skipped = skip_predicate(skip, fresh)
   loaded: dict[str, np.ndarray] = {}
-  for field, path in (("model", model), ("backbone", backbone)):
-    if not path:
-      continue
-    wanted = expected
-    if field == "backbone":
-      wanted = put_in_backbone(take_backbone(expected))
-    if not wanted:
+  if model:
+    arrays = _read_arrays(model, read_workdir)
+    label = f"{model} into {type(network).__name__}"
+    filled = _fill_model(network, fresh, arrays, label, is_skipped)
+    loaded |= _not_empty(filled, f"init.model={model}")
+  if backbone:
+    expected = paths.put_in_backbone(paths.take_backbone(fresh))
+    if not expected:
       raise UserError(
-        f"init.backbone={path}: {type(network).__name__} has no backbone of "
-        "its own; use init.model, or leave the field empty"
+        f"init.backbone={backbone}: {type(network).__name__} has no backbone; "
+        "use init.model, or leave the field empty"
       )
-    flat = _read(path, read_workdir)
-    label = f"{path} into {type(network).__name__}'s {field}"
-    if files.is_converted(flat):
-      filled = _from_converted(network, wanted, flat, field, label, skipped)
-    else:
-      filled = fill_from_torch(
-        network if field == "model" else network.backbone,
-        wanted,
-        flat,
-        source,
-        label=label,
-        skip=skipped,
-        head=field == "model",
-      )
-    if not filled:
-      raise UserError(
-        f"init.{field}={path}: init.skip leaves nothing to load; shorten it"
-      )
-    loaded |= filled
-  return {**variables, **files.unflatten({**expected, **loaded})}
+    arrays = _read_arrays(backbone, read_workdir)
+    label = f"{backbone} into the backbone of {type(network).__name__}"
+    filled = _fill_backbone(network, expected, arrays, label, is_skipped)
+    loaded |= _not_empty(filled, f"init.backbone={backbone}")
+  return {**variables, **paths.unflatten({**fresh, **loaded})}
 
 
-def _read(path: str, read_workdir) -> files.Flat:
-  """Flat arrays of a file, or of a work directory."""
+def _read_arrays(
+  path: str, read_workdir: ReadWorkdir | None
+) -> files.NamedArrays:
+  """Reads the named arrays of a file or of a work directory."""
   if not pathlib.Path(path).expanduser().is_dir():
     return files.read_file(path)
   if read_workdir is None:
     raise UserError(f"{path}: is a directory; expected a weight file")
-  flat = files.flatten(read_workdir(path))
+  flat = paths.flatten(read_workdir(path))
   return {name: np.asarray(value) for name, value in flat.items()}
 
 
-def _from_converted(network, wanted, flat, field, label, skipped):
-  """Fills `wanted` from arrays under our own paths."""
-  if field == "backbone":
-    # The file holds a backbone alone, or a network with one.
-    flat = put_in_backbone(take_backbone(flat) or flat)
+def _fill_model(network, expected, arrays, label, is_skipped):
+  """Fills all variables of a network."""
+  if paths.are_paths(arrays):
+    return _fill_from_ours(network, expected, arrays, label, is_skipped)
+  return fill_from_torch(
+    network,
+    expected,
+    arrays,
+    None,
+    label=label,
+    is_skipped=is_skipped,
+    with_head=True,
+  )
+
+
+def _fill_backbone(network, expected, arrays, label, is_skipped):
+  """Fills the variables below "backbone/"."""
+  if paths.are_paths(arrays):
+    # The file holds a network with a backbone, or a backbone alone.
+    arrays = paths.put_in_backbone(paths.take_backbone(arrays) or arrays)
+    return _fill_from_ours(network, expected, arrays, label, is_skipped)
+  return fill_from_torch(
+    network.backbone,
+    expected,
+    arrays,
+    None,
+    label=label,
+    is_skipped=is_skipped,
+    with_head=False,
+  )
+
+
+def _fill_from_ours(network, expected, arrays, label, is_skipped):
+  """Fills variables from arrays under our own paths."""
   backbone = getattr(network, "backbone", None)
-  first = f"params/backbone/{tables.first_path(backbone)}/kernel"
-  return fill(wanted, flat, Source, label=label, skip=skipped, first=first)
+  input_kernel = ""
+  if classification.is_backbone(backbone):
+    input_kernel = classification.name_table(backbone).input_kernel
+  return fill(
+    expected,
+    arrays,
+    Entry,
+    label=label,
+    is_skipped=is_skipped,
+    input_kernel=input_kernel,
+  )
+
+
+def _not_empty(filled: dict, field: str) -> dict:
+  if not filled:
+    raise UserError(f"{field}: init.skip leaves nothing to load; shorten it")
+  return filled

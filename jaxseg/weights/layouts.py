@@ -1,14 +1,15 @@
-"""Array layouts: PyTorch's axes to ours, and other numbers of input channels.
+"""Converts kernels from PyTorch's axis order to ours.
 
-| layer                  | PyTorch             | here                  |
-|------------------------|---------------------|-----------------------|
+| layer                  | PyTorch              | jaxseg                |
+|------------------------|----------------------|-----------------------|
 | convolution            | out, in/groups, h, w | h, w, in/groups, out  |
 | transposed convolution | in, out/groups, h, w | h, w, in, out/groups  |
-| dense                  | out, in             | in, out               |
-| dense after flattening | out, c h w          | h w c, out            |
+| dense                  | out, in              | in, out               |
+| dense after flattening | out, c h w           | h w c, out            |
 
-Depthwise and grouped convolutions are convolutions: groups stay contiguous in
-both. Our transposed convolution does not flip its kernel, nor does PyTorch.
+Depthwise and grouped convolutions need no special case, because both
+frameworks keep the channels of a group contiguous. Neither framework flips
+the kernel of a transposed convolution.
 """
 
 import numpy as np
@@ -24,31 +25,45 @@ def transposed_convolution(weight: np.ndarray) -> np.ndarray:
   return weight.transpose(2, 3, 0, 1)
 
 
-def dense(weight: np.ndarray, flattened: tuple[int, int] | None = None):
-  """`[out, in]` -> `[in, out]`.
+def dense(weight: np.ndarray) -> np.ndarray:
+  """`[out, in]` -> `[in, out]`."""
+  return weight.T
+
+
+def dense_after_flattening(
+  weight: np.ndarray, *, size: tuple[int, int]
+) -> np.ndarray:
+  """`[out, c * h * w]` -> `[h * w * c, out]`.
+
+  PyTorch flattens the channels first, jaxseg flattens them last.
 
   Args:
-    weight: the matrix.
-    flattened: height and width of the map that the layer reads flattened;
-      PyTorch flattens channels first, we flatten them last.
+    weight: The matrix of the dense layer.
+    size: Height and width of the features that the layer reads.
   """
-  if flattened is None:
-    return weight.T
-  out, size = weight.shape
-  height, width = flattened
-  weight = weight.reshape(out, size // (height * width), height, width)
-  return weight.transpose(2, 3, 1, 0).reshape(size, out)
+  out, inputs = weight.shape
+  height, width = size
+  weight = weight.reshape(out, inputs // (height * width), height, width)
+  return weight.transpose(2, 3, 1, 0).reshape(inputs, out)
 
 
-def adapt_input(kernel: np.ndarray, channels: int) -> np.ndarray:
+def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
   """Gives a first convolution another number of input channels.
 
-  One channel: the sum over RGB, so that a grey image answers as it did when
-  it was repeated three times. Otherwise the RGB weights are repeated in turn
-  and scaled by 3 / channels, so that sums keep their size (what timm does).
+  For one channel, the kernel is summed over RGB, so that a grey image gives
+  the same outputs as the image repeated three times. For any other number,
+  the RGB weights are repeated in turn and scaled by 3 / channels, which keeps
+  the size of sums (as timm does).
+
+  Args:
+    kernel: Kernel `[h, w, in, out]`.
+    channels: Wanted number of input channels.
+
+  Returns:
+    Kernel `[h, w, channels, out]`.
   """
-  have = kernel.shape[2]
+  current = kernel.shape[2]
   if channels == 1:
     return kernel.sum(axis=2, keepdims=True)
-  repeated = kernel[:, :, np.arange(channels) % have]
-  return repeated * np.asarray(have / channels, kernel.dtype)
+  repeated = kernel[:, :, np.arange(channels) % current]
+  return repeated * np.asarray(current / channels, kernel.dtype)

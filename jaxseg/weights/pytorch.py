@@ -1,13 +1,11 @@
-"""A PyTorch state dict as the variables of one of our networks.
+"""Converts PyTorch state dicts into variables of our networks.
 
-Names come from `tables` and `segmentation`, layouts from `layouts`, and
-`matching.fill` sees to it that every array finds its place. The one entry
-that is ignored is `num_batches_tracked`, a counter that no network reads.
+`classification` and `segmentation` hold the libraries' names, `layouts` the
+order of axes, and `matching.fill` ensures that every array is used. The only
+entry that is ignored is `num_batches_tracked`, a counter that no network reads.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-import functools
-import re
 from typing import Any
 
 import flax.linen as nn
@@ -15,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.weights import files, layouts, segmentation, tables
-from jaxseg.weights.matching import Source, fill, skipper, without_collection
+from jaxseg.weights import classification, files, paths, segmentation
+from jaxseg.weights.matching import Entry, fill, skip_predicate
+from jaxseg.weights.name_table import NameTable
 
-LEAVES = {
+# Our names of arrays -> PyTorch's.
+TORCH_NAMES = {
   "kernel": "weight",
   "scale": "weight",
   "bias": "bias",
@@ -30,145 +30,150 @@ LEAVES = {
 def from_torch(
   model: nn.Module,
   state_dict: Mapping[str, Any],
-  source: str | None = "torchvision",
+  library: str | None = "torchvision",
   *,
   skip: Iterable[str] = (),
   in_channels: int = 3,
   label: str = "",
 ) -> dict:
-  """Maps a state dict onto the variables of a network or a backbone.
+  """Converts a PyTorch state dict into the variables of a network.
 
   Args:
-    model: `models.create("classifier", ...)`, a segmentation network that
-      `segmentation.SOURCES` has, or a backbone alone, which leaves the file's
-      classification head unread.
-    state_dict: names and tensors or NumPy arrays.
-    source: whose names: "torchvision", "timm" for SE networks and Xception,
-      or one of `segmentation.SOURCES`; None is whoever has the network.
-    skip: regular expressions on our parameter paths; what contains one is
-      not in the result, such as "head" for another number of classes.
-    in_channels: of the images; see `layouts.adapt_input`.
-    label: what the messages say is loaded, "FILE into NETWORK".
+    model: A classification network (`models.create("classifier", ...)`), a
+      segmentation network in `segmentation.NETWORKS`, or a backbone. For a
+      backbone, the classification head in `state_dict` is ignored.
+    state_dict: Names and tensors or NumPy arrays, e.g. from `read_file`.
+    library: The library whose names `state_dict` has: "torchvision", "timm"
+      for squeeze-and-excitation networks and Xception, or a key of
+      `segmentation.LIBRARIES`. None recognises the library of a segmentation
+      network by the names, and takes the first library that has a
+      classification network.
+    skip: Regular expressions. Parameters whose path contains a match are
+      left out of the result, e.g. "head" for another number of classes.
+    in_channels: Number of channels of the images. If it is not 3, the first
+      kernel is adapted, see `layouts.adapt_input_channels`.
+    label: "FILE into NETWORK", the beginning of every message.
 
   Returns:
-    `{"params": ..., "batch_stats": ...}` as NumPy arrays.
+    `{"params": ..., "batch_stats": ...}`, nested dicts of NumPy arrays with
+    the shapes and dtypes of `model.init` on images `[n, h, w, in_channels]`.
 
   Raises:
-    UserError: anything missing, unexpected or mis-shaped.
+    UserError: Arrays are missing, unexpected or mis-shaped, or the library
+      does not have this network.
   """
   image = jnp.zeros((1, 224, 224, in_channels))
   variables = jax.eval_shape(
     lambda: model.init(jax.random.key(0), image, train=False)
   )
-  expected = files.flatten(variables)
-  alone = tables.is_backbone(model)
-  named = model if _segments(model) else getattr(model, "backbone", model)
+  expected = paths.flatten(variables)
+  matches_skip = skip_predicate(skip, expected)
+  label = label or f"state dict into {type(_named_module(model)).__name__}"
+  is_backbone = classification.is_backbone(model)
+
+  def is_skipped(path: str) -> bool:
+    if is_backbone:
+      path = path.replace("/backbone/", "/", 1)
+    return matches_skip(path)
+
   filled = fill_from_torch(
     model,
-    put_in_backbone(expected) if alone else expected,
+    paths.put_in_backbone(expected) if is_backbone else expected,
     state_dict,
-    source,
-    label=label or f"state dict into {type(named).__name__}",
-    skip=skipper(skip, expected),
-    head=not alone,
+    library,
+    label=label,
+    is_skipped=is_skipped,
+    with_head=not is_backbone,
   )
-  if alone:
-    filled = take_backbone(filled)
-  return {"params": {}, "batch_stats": {}, **files.unflatten(filled)}
+  if is_backbone:
+    filled = paths.take_backbone(filled)
+  return {"params": {}, "batch_stats": {}, **paths.unflatten(filled)}
 
 
-def _segments(model: nn.Module) -> bool:
-  return isinstance(model, segmentation.NETWORKS)
+def _named_module(model: nn.Module) -> nn.Module:
+  """Returns the module whose class has names in a library.
 
-
-def _table_of(
-  model: nn.Module, source: str | None, names: Iterable[str]
-) -> tables.Table:
-  """The names of a segmentation network, a classifier or a backbone.
-
-  Where ours is another network than theirs in spite of its weights, that is
-  said in a line.
+  This is the backbone of a classification network, and the module itself
+  otherwise.
   """
-  if not _segments(model):
-    return tables.table_of(getattr(model, "backbone", model), source)
-  source, table = segmentation.table_of(model, source, names)
-  differ = segmentation.differences(model, source)
-  if differ:
-    print(f"note: {source}'s network has {', '.join(differ)}", flush=True)
-  return table
+  if isinstance(model, segmentation.NETWORKS):
+    return model
+  return getattr(model, "backbone", model)
+
+
+def _name_table(
+  model: nn.Module, library: str | None, names: Iterable[str]
+) -> NameTable:
+  """Returns a library's names for a network or a backbone.
+
+  Prints a note if the library's segmentation network computes something else
+  with the same weights.
+  """
+  if not isinstance(model, segmentation.NETWORKS):
+    return classification.name_table(_named_module(model), library)
+  library = segmentation.choose_library(model, library, names)
+  differences = segmentation.differences(model, library)
+  if differences:
+    print(f"note: {library}'s network has {', '.join(differences)}", flush=True)
+  return segmentation.name_table(model, library)
 
 
 def fill_from_torch(
   model: nn.Module,
   expected: Mapping[str, Any],
   state_dict: Mapping[str, Any],
-  source: str | None,
+  library: str | None,
   *,
   label: str,
-  skip: Callable[[str], bool],
-  head: bool,
+  is_skipped: Callable[[str], bool],
+  with_head: bool,
 ) -> dict[str, np.ndarray]:
-  """`matching.fill` from a state dict.
+  """Calls `matching.fill` with the arrays of a PyTorch state dict.
 
   Args:
-    model: the network or backbone that says which names to expect.
-    expected: our flat paths, the backbone's below "backbone/".
-    state_dict: names and tensors or NumPy arrays.
-    source: whose names.
-    label: for the messages.
-    skip: whether one of our paths is left out.
-    head: whether the network's head is expected too.
-  """
-  table = _table_of(model, source, state_dict)
-  arrays = {}
-  for name, value in state_dict.items():
-    for pattern, replacement in table.renamed:
-      name = re.sub(pattern, replacement, name)
-    arrays[name] = files.as_numpy(value)
+    model: The network or backbone that the state dict belongs to.
+    expected: Our paths, with those of the backbone below "backbone/", and
+      arrays or anything else with a shape and a dtype.
+    state_dict: Names and tensors or NumPy arrays.
+    library: The library whose names `state_dict` has, as in `from_torch`.
+    label: "FILE into NETWORK", the beginning of every message.
+    is_skipped: Whether a path of ours is left out.
+    with_head: Whether `expected` includes the head. If not, the head in
+      `state_dict` is ignored.
 
-  def find(path: str) -> Source | None:
-    module, _, leaf = without_collection(path).rpartition("/")
+  Returns:
+    Our paths and NumPy arrays of the expected shapes and dtypes.
+
+  Raises:
+    UserError: As in `from_torch`.
+  """
+  table = _name_table(model, library, state_dict)
+  arrays = {
+    table.current_name(name): files.as_numpy(value)
+    for name, value in state_dict.items()
+  }
+
+  def find_entry(path: str) -> Entry | None:
+    module, _, leaf = paths.without_collection(path).rpartition("/")
     name = table.find(module)
     if name is None:
       return None
     convert = np.asarray
-    if leaf == "kernel" and len(expected[path].shape) == 4:
+    if leaf == "kernel":
+      convert = table.kernel_conversion(module, len(expected[path].shape))
+    return Entry(f"{name}.{TORCH_NAMES[leaf]}", convert)
 
-      def convert(weight):
-        return layouts.convolution(table.prepare(module, weight))
-
-    elif leaf == "kernel":
-      convert = functools.partial(
-        layouts.dense, flattened=table.flattened.get(module)
-      )
-    return Source(f"{name}.{LEAVES[leaf]}", convert)
-
-  def ignore(name: str) -> bool:
-    counter = name.endswith(".num_batches_tracked")
-    return counter or (not head and name.startswith(table.theirs))
+  def may_remain(name: str) -> bool:
+    if name.endswith(".num_batches_tracked"):
+      return True
+    return not with_head and name.startswith(table.head_prefixes)
 
   return fill(
     expected,
     arrays,
-    find,
+    find_entry,
     label=label,
-    skip=skip,
-    ignore=ignore,
-    first=f"params/{table.first_path}/kernel",
+    is_skipped=is_skipped,
+    may_remain=may_remain,
+    input_kernel=table.input_kernel,
   )
-
-
-def put_in_backbone(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """`params/stem/...` -> `params/backbone/stem/...`."""
-  return {
-    path.replace("/", "/backbone/", 1): value for path, value in flat.items()
-  }
-
-
-def take_backbone(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """The inverse of `put_in_backbone`; other paths fall out."""
-  return {
-    path.replace("/backbone/", "/", 1): value
-    for path, value in flat.items()
-    if without_collection(path).startswith("backbone/")
-  }

@@ -1,4 +1,4 @@
-"""A PyTorch ResNet-18's state dict, spelt out without PyTorch."""
+"""Fixtures: the state dict of a ResNet-18, written without PyTorch."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ SMALL = {"name": "resnet18", "width": WIDTH}
 
 
 def resnet18_shapes(width: int, classes: int) -> dict[str, tuple[int, ...]]:
-  """Names and shapes as torchvision's ResNet-18 prints them."""
+  """Returns the names and shapes of torchvision's ResNet-18."""
   shapes = {}
 
   def conv_norm(conv, norm, out, into, kernel):
@@ -37,7 +37,7 @@ def resnet18_shapes(width: int, classes: int) -> dict[str, tuple[int, ...]]:
 
 @pytest.fixture
 def state_dict() -> dict[str, np.ndarray]:
-  """Random arrays; a narrow ResNet-18 of five classes."""
+  """Random arrays of a narrow ResNet-18 with five classes."""
   rng = np.random.default_rng(0)
   return {
     name: rng.standard_normal(shape).astype(np.float32)
@@ -49,7 +49,7 @@ def state_dict() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def resnet18_file(tmp_path) -> str:
-  """A full-width ResNet-18 of two classes, zeros, under PyTorch's names."""
+  """A file with zeros for a ResNet-18 of two classes, in PyTorch's names."""
   shapes = resnet18_shapes(64, 2)
   path = tmp_path / "theirs.npz"
   np.savez(path, **{n: np.zeros(s, np.float32) for n, s in shapes.items()})
@@ -58,5 +58,5 @@ def resnet18_file(tmp_path) -> str:
 
 @pytest.fixture
 def classifier():
-  """The network of `state_dict`."""
+  """The network that `state_dict` belongs to."""
   return models.create("classifier", num_classes=CLASSES, backbone=SMALL)

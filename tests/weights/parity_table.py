@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import models, weights
-from jaxseg.weights import files
+from jaxseg.weights import paths
 
 CLASSES = 10
 SIZE = (64, 97)
@@ -186,7 +186,7 @@ def convert(
   name: str, state_dict, dtype: str = "float32"
 ) -> tuple[nn.Module, dict]:
   """Our network and its variables from the original's state dict."""
-  source, _ = NETWORKS[name]
+  library, _ = NETWORKS[name]
   fields = {}
   if name.startswith("xception"):
     # timm's momentum; ours is the authors' 0.9997.
@@ -200,7 +200,7 @@ def convert(
     **fields,
   )
   with contextlib.redirect_stdout(io.StringIO()):
-    return model, weights.from_torch(model, state_dict, source)
+    return model, weights.from_torch(model, state_dict, library)
 
 
 def relative(ours, theirs) -> float:
@@ -349,7 +349,7 @@ def relative_by_path(ours, theirs, floor: float = 0.0) -> dict[str, float]:
   A bias before a norm has no gradient but what rounding leaves: an array's
   largest value counts as `floor` of the largest of all at least.
   """
-  ours, theirs = files.flatten(ours), files.flatten(theirs)
+  ours, theirs = paths.flatten(ours), paths.flatten(theirs)
   assert ours.keys() == theirs.keys()
   most = largest(np.max(np.abs(v)) for v in theirs.values())
   return {
@@ -388,7 +388,7 @@ def row(name: str) -> str:
 
 def main() -> None:
   print(
-    "| architecture | parameters | source | max abs(Δ) eval "
+    "| architecture | parameters | library | max abs(Δ) eval "
     "| max abs(Δ) gradients |"
   )
   print("|---|---:|---|---:|---:|")

@@ -1,4 +1,4 @@
-"""python -m jaxseg convert."""
+"""`jaxseg convert` writes files that `config.init` reads."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Reading and writing weight files: round trips, and every bad file."""
+"""Weight files: round trips, and errors for every kind of bad file."""
 
 import os
 import pickle
@@ -28,7 +28,7 @@ class Attack:
 
 
 def refusal(path) -> str:
-  """The one line that refuses a file."""
+  """Returns the error of a refused file, which is one line."""
   with pytest.raises(UserError) as caught:
     weights.read_file(path)
   message = str(caught.value)
@@ -72,7 +72,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, suffix, monkeypatch):
 
 
 def test_save_and_load_name_what_they_expect(tmp_path):
-  with pytest.raises(UserError, match=r"end in .npz or .safetensors"):
+  with pytest.raises(UserError, match=r"ending in .npz or .safetensors"):
     weights.save(tmp_path / "w.pth", VARIABLES)
   np.savez(tmp_path / "theirs.npz", **{"conv1.weight": np.zeros(3)})
   with pytest.raises(UserError, match=r"'conv1.weight'.*jaxseg convert"):
@@ -89,7 +89,7 @@ def test_the_prefix_of_data_parallel_is_removed(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".npz", ".safetensors"])
-def test_what_is_no_weight_file_at_all(tmp_path, suffix):
+def test_files_without_weights(tmp_path, suffix):
   path = tmp_path / f"w{suffix}"
   assert "no such weight file" in refusal(path)
   path.write_text("\n<!DOCTYPE html><html><title>Sign in</title>")
@@ -98,7 +98,7 @@ def test_what_is_no_weight_file_at_all(tmp_path, suffix):
   assert "empty" in refusal(path)
 
 
-def test_an_unknown_ending_says_which_exist(tmp_path):
+def test_an_unknown_ending_lists_the_known_ones(tmp_path):
   path = tmp_path / "w.h5"
   path.write_bytes(b"123")
   assert ".safetensors, .npz, .pth" in refusal(path)
@@ -121,7 +121,7 @@ def test_pickled_objects_in_npz_do_not_execute(tmp_path):
   assert not (tmp_path / "executed").exists()
 
 
-def test_without_torch_the_fix_is_said(tmp_path, monkeypatch):
+def test_without_torch_the_error_names_the_fix(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "torch", None)
   path = tmp_path / "w.pth"
   path.write_bytes(b"PK1234")

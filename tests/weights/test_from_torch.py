@@ -1,4 +1,4 @@
-"""A state dict finds its place whole, or not at all."""
+"""A state dict is loaded completely or not at all."""
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,14 @@ SMALL = {"name": "resnet18", "width": 4}
 
 
 def refused(capsys, *args, **kwargs) -> tuple[str, list[str]]:
-  """The error's line, and the lines of the report before it."""
+  """Returns the error and the lines of the table before it."""
   with pytest.raises(UserError) as caught:
     weights.from_torch(*args, **kwargs)
   assert "\n" not in str(caught.value)
   return str(caught.value), capsys.readouterr().err.splitlines()
 
 
-def test_every_array_is_loaded_into_its_place(classifier, state_dict, capsys):
+def test_every_array_is_loaded_at_its_path(classifier, state_dict, capsys):
   variables = weights.from_torch(classifier, state_dict)
   params, stats = variables["params"], variables["batch_stats"]
   np.testing.assert_array_equal(
@@ -70,13 +70,20 @@ def test_a_backbone_alone_leaves_the_head(state_dict, capsys):
   assert "100 of 100 arrays" in capsys.readouterr().out
 
 
+def test_skip_reads_paths_of_a_backbone_alone(state_dict):
+  backbone = backbones.create(SMALL)
+  variables = weights.from_torch(backbone, state_dict, skip=["^stem/"])
+  assert "stem" not in variables["params"]
+  assert "stage1_block1" in variables["params"]
+
+
 def test_skipped_parts_are_left_out_and_named(state_dict, capsys):
   model = models.create("classifier", num_classes=2, backbone=SMALL)
   variables = weights.from_torch(model, state_dict, skip=["^head/", "stage4"])
   assert "head" not in variables["params"]
   assert "stage4_block1" not in variables["params"]["backbone"]
   assert "stage3_block1" in variables["params"]["backbone"]
-  assert "fresh: backbone, head" in capsys.readouterr().out
+  assert "not loaded: backbone, head" in capsys.readouterr().out
 
 
 def test_missing_and_unexpected_are_one_aligned_report(
@@ -90,10 +97,10 @@ def test_missing_and_unexpected_are_one_aligned_report(
   assert len(missing) == 2 and len(report) == 4
   asked = next(line for line in missing if "stage1_block1" in line)
   assert "layer1.0.conv1.weight (the file has layer1.0.conv1.wieght)" in asked
-  # One column: every row's last part begins at the same place.
+  # The last parts of all rows are aligned.
   columns = {
-    report[1].index("asks for"),
-    report[2].index("asks for"),
+    report[1].index("needs"),
+    report[2].index("needs"),
     report[3].index("(4, 4, 3, 3)"),
   }
   assert len(columns) == 1
@@ -117,7 +124,7 @@ def test_wrong_class_count_names_the_fix(state_dict, capsys):
 def test_another_architecture(state_dict, capsys):
   model = models.create("classifier", num_classes=5, backbone="vgg11")
   error, report = refused(capsys, model, state_dict)
-  assert "another network" in error
+  assert "holds another network" in error
   assert len(report) < 40
 
 
@@ -129,19 +136,19 @@ def test_another_depth(state_dict, capsys):
   assert "80 missing, 0 unexpected" in error
 
 
-def test_what_the_source_does_not_have(state_dict, capsys):
+def test_modules_that_the_library_does_not_have(state_dict, capsys):
   backbone = {**SMALL, "stem": "deep"}
   model = models.create("classifier", num_classes=5, backbone=backbone)
   error, report = refused(capsys, model, state_dict)
   assert "missing" in error
   assert any(
-    "stem3" in line and "not in this source" in line for line in report
+    "stem3" in line and "not part of this library" in line for line in report
   )
 
 
-def test_unknown_sources_and_patterns(classifier, state_dict):
+def test_unknown_libraries_and_patterns(classifier, state_dict):
   for kwargs, message in [
-    ({"source": "torchvison"}, "did you mean 'torchvision'"),
+    ({"library": "torchvison"}, "did you mean 'torchvision'"),
     ({"skip": ("haed",)}, "begin with backbone, head"),
     ({"skip": ("head(",)}, "not a regular expression"),
   ]:
@@ -153,14 +160,14 @@ def test_unknown_sources_and_patterns(classifier, state_dict):
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_other_input_channels_are_said(
+def test_adapted_input_channels_are_reported(
   classifier, state_dict, channels, capsys
 ):
   variables = weights.from_torch(classifier, state_dict, in_channels=channels)
   kernel = variables["params"]["backbone"]["stem"]["conv"]["kernel"]
   assert kernel.shape == (7, 7, channels, 4)
   line = capsys.readouterr().out
-  assert f"3 input channels made {channels}" in line
+  assert f"input channels adapted from 3 to {channels}" in line
 
 
 def test_a_wrong_first_kernel_is_not_adapted(classifier, state_dict, capsys):
@@ -170,7 +177,7 @@ def test_a_wrong_first_kernel_is_not_adapted(classifier, state_dict, capsys):
 
 
 def test_old_densenet_names(capsys):
-  """Files before torchvision 0.3 write `norm.1` and `conv.1`."""
+  """Files older than torchvision 0.3 contain `norm.1` and `conv.1`."""
   backbone = {
     "name": "densenet121",
     "block_sizes": (1, 1, 1, 1),

@@ -1,4 +1,4 @@
-"""What config.init does to a fresh network."""
+"""`config.init` replaces fresh variables by those of files."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def fresh(network):
-  """Distinct arrays of the right shapes; drawing real ones takes longer."""
+  """Random arrays of the right shapes, which are faster than `init`."""
   rng = np.random.default_rng(1)
   return jax.tree.map(
     lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32),
@@ -43,7 +43,7 @@ def shapes(network):
 
 @pytest.fixture
 def converted(classifier, state_dict, tmp_path):
-  """A converted classification network's file."""
+  """The file of a converted classification network."""
   path = tmp_path / "resnet18.npz"
   weights.save(path, weights.from_torch(classifier, state_dict))
   return str(path)
@@ -51,7 +51,7 @@ def converted(classifier, state_dict, tmp_path):
 
 @pytest.fixture
 def raw(state_dict, tmp_path):
-  """The same weights under PyTorch's names."""
+  """The same weights in PyTorch's names."""
   path = tmp_path / "raw.npz"
   np.savez(path, **state_dict)
   return str(path)
@@ -130,7 +130,7 @@ def test_another_class_count_with_skip(network, fresh, tmp_path):
   np.testing.assert_array_equal(stem(variables), stem(other))
 
 
-def test_nothing_asked_changes_nothing(network, fresh):
+def test_without_files_nothing_changes(network, fresh):
   assert_equal(weights.initialise(network, fresh), dict(fresh))
 
 
@@ -140,7 +140,7 @@ def test_a_backbone_that_cannot_be_loaded_is_an_error(
   bare = {"params": {"head": {"kernel": jnp.zeros((2, 2))}}}
   other = models.create("pspnet", num_classes=3, backbone={**SMALL})
   for error, module, variables, fields in [
-    ("no backbone of its own", network, bare, {}),
+    ("has no backbone", network, bare, {}),
     ("leaves nothing to load", network, fresh, {"skip": ("^backbone/",)}),
     ("no such weight file", network, fresh, {"backbone": "missing.npz"}),
     ("is a directory", network, fresh, {"backbone": str(tmp_path)}),

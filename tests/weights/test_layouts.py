@@ -1,4 +1,4 @@
-"""Layouts by the operation they must leave unchanged."""
+"""Layout conversions leave the results of operations unchanged."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +10,12 @@ from jaxseg.weights import layouts
 
 
 def test_dense_after_flattening_reads_the_same_pixels():
-  """Channels first there, channels last here; one matrix, one answer."""
+  """PyTorch flattens channels first, we flatten them last."""
   rng = np.random.default_rng(0)
   image = rng.standard_normal((4, 5, 3))
   weight = rng.standard_normal((7, 3 * 4 * 5))
   theirs = weight @ image.transpose(2, 0, 1).ravel()
-  ours = image.ravel() @ layouts.dense(weight, (4, 5))
+  ours = image.ravel() @ layouts.dense_after_flattening(weight, size=(4, 5))
   np.testing.assert_allclose(ours, theirs)
   np.testing.assert_array_equal(layouts.dense(weight), weight.T)
 
@@ -24,7 +24,7 @@ def test_one_channel_answers_as_a_repeated_grey_image():
   rng = np.random.default_rng(0)
   kernel = rng.standard_normal((3, 3, 3, 8)).astype(np.float32)
   grey = jnp.asarray(rng.standard_normal((1, 6, 6, 1)), jnp.float32)
-  one = jnp.asarray(layouts.adapt_input(kernel, 1))
+  one = jnp.asarray(layouts.adapt_input_channels(kernel, 1))
   np.testing.assert_allclose(
     convolve(grey, one),
     convolve(jnp.repeat(grey, 3, axis=-1), jnp.asarray(kernel)),
@@ -35,7 +35,7 @@ def test_one_channel_answers_as_a_repeated_grey_image():
 @pytest.mark.parametrize("channels", [2, 4, 6])
 def test_other_channels_repeat_rgb_and_keep_the_sum(channels):
   kernel = np.arange(1.0, 7.0).reshape(1, 1, 3, 2)
-  adapted = layouts.adapt_input(kernel, channels)
+  adapted = layouts.adapt_input_channels(kernel, channels)
   assert adapted.shape == (1, 1, channels, 2)
   for c in range(channels):
     np.testing.assert_allclose(

@@ -1,8 +1,7 @@
-"""Whole segmentation networks compute what their PyTorch originals do.
+"""Segmentation networks compute what their PyTorch originals compute.
 
-Random weights everywhere, running statistics included, loaded through
-`weights.from_torch` into the network that `segmentation.fields_of` says is in
-the file.
+The weights are random, running statistics included. `weights.from_torch` loads
+them into the network that `segmentation.recognise_fields` finds in the file.
 """
 
 import functools
@@ -24,7 +23,7 @@ import segmentation_originals as originals  # noqa: E402
 SHALLOW = {"name": "resnet50", "stage_sizes": originals.LAYERS}
 MILESIAL = {"features": (8, 16, 32, 64, 128)}
 ODD, EVEN, NESTED = (57, 83), (64, 96), (57, 89)
-# Network, source, original, our fields besides, sizes.
+# Network, library, original, our other fields, sizes.
 CASES = {
   "torchvision fcn_resnet50": (
     "fcn_resnet",
@@ -59,7 +58,7 @@ CASES = {
     "semseg",
     originals.SemsegPSPNet,
     {"backbone": SHALLOW},
-    # It takes sides of 8 k + 1 only.
+    # It needs sides of 8 k + 1.
     (NESTED,),
   ),
   "milesial transposed": (
@@ -77,14 +76,14 @@ CASES = {
     (ODD, EVEN),
   ),
 }
-# These take sides that 32 divides.
+# Networks of smp need sides that are multiples of 32.
 SMP = {
   "Unet resnet34": ("unet_backbone", "Unet", "resnet34"),
   "Unet vgg11_bn": ("unet_backbone", "Unet", "vgg11_bn"),
   "DeepLabV3 resnet18": ("deeplab_v3", "DeepLabV3", "resnet18"),
   "DeepLabV3Plus resnet50": ("deeplab_v3plus", "DeepLabV3Plus", "resnet50"),
 }
-# Where it is installed and does not load, that is a failure.
+# If smp is installed and cannot be imported, the tests fail.
 needs_smp = pytest.mark.skipif(
   importlib.util.find_spec("segmentation_models_pytorch") is None,
   reason="segmentation_models_pytorch is not installed",
@@ -92,28 +91,28 @@ needs_smp = pytest.mark.skipif(
 
 
 def smp_case(case):
-  """Our network's name, the original, our fields besides."""
+  """Returns our network's name, the original, and our other fields."""
   name, theirs, encoder = SMP[case]
   original = originals.randomised(originals.smp_network(theirs, encoder))
   own = {} if encoder.startswith("resnet") else {"encoder": encoder}
   return name, original, own
 
 
-def build(name, source, original, own, dtype=None):
-  """Our network and its variables from the original's state dict."""
+def build(name, library, original, own, dtype=None):
+  """Builds our network with the variables of the original's state dict."""
   state = original.state_dict()
   backbone = own.pop("encoder", "")
-  fields = segmentation.fields_of(name, source, state, backbone)
+  fields = segmentation.recognise_fields(name, library, state, backbone)
   spec = {**fields.get("backbone", {}), **own.get("backbone", {})}
   fields |= own | ({"backbone": spec} if spec else {})
   fields |= {"dtype": dtype, "param_dtype": dtype} if dtype else {}
   model = models.create(name, **fields)
-  return model, weights.from_torch(model, state, source)
+  return model, weights.from_torch(model, state, library)
 
 
-def evaluation_difference(name, source, original, own, sizes) -> float:
-  """Largest relative difference of any output at any of the sizes."""
-  model, variables = build(name, source, original, dict(own))
+def evaluation_difference(name, library, original, own, sizes) -> float:
+  """Returns the largest relative difference of any output at any size."""
+  model, variables = build(name, library, original, dict(own))
   apply = jax.jit(functools.partial(model.apply, train=False))
   differences = []
   for size in sizes:
@@ -129,9 +128,9 @@ def evaluation_difference(name, source, original, own, sizes) -> float:
 
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_original(case):
-  name, source, build_original, own, sizes = CASES[case]
+  name, library, build_original, own, sizes = CASES[case]
   original = originals.randomised(build_original())
-  assert evaluation_difference(name, source, original, own, sizes) < 1e-4
+  assert evaluation_difference(name, library, original, own, sizes) < 1e-4
 
 
 @needs_smp
@@ -141,8 +140,11 @@ def test_equals_segmentation_models_pytorch(case):
   assert evaluation_difference(name, "smp", original, own, (EVEN,)) < 1e-4
 
 
-def gradient_difference(name, source, original, own, size) -> float:
-  """Of a random projection of all outputs, in training mode, in float64."""
+def gradient_difference(name, library, original, own, size) -> float:
+  """Returns the largest relative difference of the gradients.
+
+  The loss is a random projection of all outputs, in training mode and float64.
+  """
   original = original.double().train()
   rng = np.random.default_rng(0)
   image = rng.standard_normal((4, *size, 3))
@@ -154,8 +156,8 @@ def gradient_difference(name, source, original, own, size) -> float:
   gradients = {k: p.grad for k, p in original.named_parameters()}
   original.load_state_dict(state)
   with jax.enable_x64():
-    model, variables = build(name, source, original, dict(own), "float64")
-    expected = weights.from_torch(model, {**state, **gradients}, source)
+    model, variables = build(name, library, original, dict(own), "float64")
+    expected = weights.from_torch(model, {**state, **gradients}, library)
     ours, _ = parity.train_gradients(model, variables, image, pull)
   return parity.largest_difference(ours, expected["params"])
 
@@ -163,9 +165,9 @@ def gradient_difference(name, source, original, own, size) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_equal_the_originals(case):
-  name, source, build_original, own, _ = CASES[case]
+  name, library, build_original, own, _ = CASES[case]
   original = originals.randomised(build_original())
-  assert gradient_difference(name, source, original, own, (33, 41)) < 1e-3
+  assert gradient_difference(name, library, original, own, (33, 41)) < 1e-3
 
 
 @needs_smp

@@ -1,29 +1,36 @@
-"""Names of whole segmentation networks in other people's PyTorch code.
+"""Names and fields of whole segmentation networks in third-party libraries.
 
-Each source is one file, with the names of its networks' modules, `TABLES`, and
-by which of our fields our network is theirs, `FIELDS`. What several of them
-name alike is in `parts`. `sources` finds whose a file is, and `fields` which
-network is in it. What no field can bring about is refused.
+Each library has one file. Its `TABLES` maps our networks to the library's
+names of their modules, and its `FIELDS` maps them to the fields that reproduce
+the library's network. `shared_names` holds what several libraries name alike.
+
+- `libraries` finds the library that a weight file comes from.
+- `recognition` finds the fields of the network in a file.
+- `differences` finds the fields in which our network computes something else.
+
+A library's network that no fields of ours reproduce is refused.
 """
 
-from jaxseg.weights.segmentation.fields import (
-  differences,
-  fields_of,
-  resnet_of,
-)
-from jaxseg.weights.segmentation.sources import (
+from jaxseg.weights.segmentation.differences import differences
+from jaxseg.weights.segmentation.libraries import (
   FIELDS,
+  LIBRARIES,
   NETWORKS,
-  SOURCES,
-  table_of,
+  choose_library,
+  name_table,
+)
+from jaxseg.weights.segmentation.recognition import (
+  recognise_fields,
+  recognise_resnet,
 )
 
 __all__ = [
   "FIELDS",
+  "LIBRARIES",
   "NETWORKS",
-  "SOURCES",
+  "choose_library",
   "differences",
-  "fields_of",
-  "resnet_of",
-  "table_of",
+  "name_table",
+  "recognise_fields",
+  "recognise_resnet",
 ]

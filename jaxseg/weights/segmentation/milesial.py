@@ -1,24 +1,26 @@
-"""U-Net in milesial/Pytorch-UNet, both ways of upsampling."""
+"""U-Net in milesial/Pytorch-UNet, with both kinds of upsampling."""
 
 from typing import Any
 
 from jaxseg.models.unet import SAME, UNet
-from jaxseg.weights.tables import Table, conv_norm
+from jaxseg.weights.layouts import transposed_convolution
+from jaxseg.weights.name_table import NameTable, conv_norm
 
 FIELDS: dict[str, dict[str, Any]] = {"unet": {**SAME, "norm": "batch"}}
 
 
-def unet(network: UNet) -> Table:
-  """`inc`, `down1` ... and back through `up1` ...; a stamp is [in, out]."""
+def unet(network: UNet) -> NameTable:
+  """Names `inc`, `down1`, ... on the way down and `up1`, ... on the way up."""
   depth = len(network.features) - 1
-  at = {1: 0, 2: 3}
+  # Positions of the two convolutions in `double_conv`.
+  position = {1: 0, 2: 3}
 
   def down(level, i, norm):
     block = "inc" if level == 1 else f"down{level - 1}.maxpool_conv.1"
-    return f"{block}.double_conv.{at[i] + norm}"
+    return f"{block}.double_conv.{position[i] + norm}"
 
   def up(level, i, norm):
-    return f"up{depth + 1 - level}.conv.double_conv.{at[i] + norm}"
+    return f"up{depth + 1 - level}.conv.double_conv.{position[i] + norm}"
 
   head = {
     **conv_norm(
@@ -34,12 +36,12 @@ def unet(network: UNet) -> Table:
     r"upsample(\d)": lambda level: f"up{depth + 1 - level}.up",
     "classifier": "outc.conv",
   }
-  return Table(
+  return NameTable(
     backbone={},
     head=head,
-    theirs=(),
-    first="down1/conv1/conv",
-    prepared={r"upsample\d": lambda weight: weight.swapaxes(0, 1)},
+    head_prefixes=(),
+    input_conv="down1/conv1/conv",
+    kernels={r"upsample\d": transposed_convolution},
   )
 
 

@@ -1,17 +1,20 @@
-"""PSPNet in hszhao/semseg, its author's code."""
+"""PSPNet in hszhao/semseg, the code of its author."""
 
 import dataclasses
 from typing import Any
 
 from jaxseg.models.pspnet import PSPNet
-from jaxseg.weights.segmentation.parts import fcn_head, in_backbone
-from jaxseg.weights.tables import Table, conv_norm
+from jaxseg.weights.name_table import NameTable, conv_norm
+from jaxseg.weights.segmentation.shared_names import (
+  fcn_head,
+  table_with_backbone,
+)
 
 FIELDS: dict[str, dict[str, Any]] = {"pspnet": {}}
 
 
-def pspnet(network: PSPNet) -> Table:
-  """The deep stem is a sequence; so is each level of the pyramid."""
+def pspnet(network: PSPNet) -> NameTable:
+  """Names of PSPNet; the deep stem and each pyramid level are sequences."""
   bins = network.bins
   head = {
     **conv_norm(
@@ -27,9 +30,9 @@ def pspnet(network: PSPNet) -> Table:
     lambda i: f"layer0.{3 * i - 3}",
     lambda i: f"layer0.{3 * i - 2}",
   )
-  table = in_backbone(network, "", head)
+  table = table_with_backbone(network, "", head)
   return dataclasses.replace(
-    table, backbone={**table.backbone, **stem}, first="stem1/conv"
+    table, backbone={**table.backbone, **stem}, input_conv="stem1/conv"
   )
 
 

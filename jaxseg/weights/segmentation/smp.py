@@ -1,8 +1,8 @@
-"""segmentation_models_pytorch (0.3 to 0.6).
+"""Networks of segmentation_models_pytorch (smp) 0.3 to 0.6.
 
-Unet on ResNets and VGGs, DeepLabV3 and DeepLabV3Plus on ResNets. What no field
-of ours can bring about is refused, see `sources`: its PSPNet, and its encoders
-that hand over other maps than ours.
+These are Unet on ResNets and VGGs, and DeepLabV3 and DeepLabV3Plus on ResNets.
+`libraries` refuses networks that no fields of ours reproduce: smp's PSPNet, and
+networks on encoders that give other features than our backbones.
 """
 
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 from jaxseg.models.deeplab_v3 import DeepLabV3
 from jaxseg.models.deeplab_v3plus import DeepLabV3Plus
 from jaxseg.models.unet_backbone import UNetBackbone
-from jaxseg.weights.segmentation.parts import aspp, in_backbone
-from jaxseg.weights.tables import Table, conv_norm
+from jaxseg.weights.name_table import NameTable, conv_norm
+from jaxseg.weights.segmentation.shared_names import aspp, table_with_backbone
 
-# The backbone's fields are those that the network's own default lacks.
+# Fields of the backbone that differ from the defaults of our networks.
 _RESNET = {"stem": "conv7", "contract_dilation": False}
 FIELDS: dict[str, dict[str, Any]] = {
   "unet_backbone": {},
@@ -34,8 +34,8 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
-def unet_backbone(network: UNetBackbone) -> Table:
-  """Five blocks, the coarsest first; a centre for VGG."""
+def unet_backbone(network: UNetBackbone) -> NameTable:
+  """Names of Unet: five blocks from the coarsest on; VGGs have a centre."""
   head = {
     **conv_norm(
       r"up(\d)_conv(\d)",
@@ -49,13 +49,13 @@ def unet_backbone(network: UNetBackbone) -> Table:
     ),
     "classifier": "segmentation_head.0",
   }
-  return in_backbone(network, "encoder.", head)
+  return table_with_backbone(network, "encoder.", head)
 
 
-def deeplab_v3(network: DeepLabV3) -> Table:
-  """Names of 0.4 on; before, the decoder was a sequence."""
+def deeplab_v3(network: DeepLabV3) -> NameTable:
+  """Names of DeepLabV3; before smp 0.4 the decoder was a sequence."""
   head = {
-    **aspp("decoder.aspp", "plain"),
+    **aspp("decoder.aspp", separable=False),
     **conv_norm("conv", "decoder.conv", "decoder.bn"),
     "classifier": "segmentation_head.0",
   }
@@ -64,11 +64,11 @@ def deeplab_v3(network: DeepLabV3) -> Table:
     (r"^decoder\.1\.", "decoder.conv."),
     (r"^decoder\.2\.", "decoder.bn."),
   )
-  return in_backbone(network, "encoder.", head, renamed=older)
+  return table_with_backbone(network, "encoder.", head, renamed=older)
 
 
-def deeplab_v3plus(network: DeepLabV3Plus) -> Table:
-  """Separable convolutions with one norm."""
+def deeplab_v3plus(network: DeepLabV3Plus) -> NameTable:
+  """Names of DeepLabV3Plus; separable convolutions have a single norm."""
 
   def separable(ours, theirs, norm):
     return {
@@ -78,13 +78,13 @@ def deeplab_v3plus(network: DeepLabV3Plus) -> Table:
     }
 
   head = {
-    **aspp("decoder.aspp.0", "separable"),
+    **aspp("decoder.aspp.0", separable=True),
     **separable("aspp_conv", "decoder.aspp.1", "decoder.aspp.2"),
     **conv_norm("low_level", "decoder.block1.0", "decoder.block1.1"),
     **separable("decoder1", "decoder.block2.0", "decoder.block2.1"),
     "classifier": "segmentation_head.0",
   }
-  return in_backbone(network, "encoder.", head)
+  return table_with_backbone(network, "encoder.", head)
 
 
 TABLES = {

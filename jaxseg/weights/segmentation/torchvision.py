@@ -4,8 +4,12 @@ from typing import Any
 
 from jaxseg.models.deeplab_v3 import DeepLabV3
 from jaxseg.models.fcn_resnet import FCNResNet
-from jaxseg.weights.segmentation.parts import aspp, fcn_head, in_backbone
-from jaxseg.weights.tables import Table, conv_norm
+from jaxseg.weights.name_table import NameTable, conv_norm
+from jaxseg.weights.segmentation.shared_names import (
+  aspp,
+  fcn_head,
+  table_with_backbone,
+)
 
 FIELDS: dict[str, dict[str, Any]] = {
   "fcn_resnet": {},
@@ -13,22 +17,22 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
-def fcn_resnet(network: FCNResNet) -> Table:
-  """FCN's two heads."""
+def fcn_resnet(network: FCNResNet) -> NameTable:
+  """Names of FCN and its auxiliary head."""
   head = fcn_head("head", "classifier")
   head |= fcn_head("aux_head", "aux_classifier")
-  return in_backbone(network, "backbone.", head)
+  return table_with_backbone(network, "backbone.", head)
 
 
-def deeplab_v3(network: DeepLabV3) -> Table:
-  """The pyramid is the classifier's first layer."""
+def deeplab_v3(network: DeepLabV3) -> NameTable:
+  """Names of DeepLabV3; ASPP is the first layer of the classifier."""
   head = {
-    **aspp("classifier.0", "plain"),
+    **aspp("classifier.0", separable=False),
     **conv_norm("conv", "classifier.1", "classifier.2"),
     "classifier": "classifier.4",
     **fcn_head("aux_head", "aux_classifier"),
   }
-  return in_backbone(network, "backbone.", head)
+  return table_with_backbone(network, "backbone.", head)
 
 
 TABLES = {FCNResNet: fcn_resnet, DeepLabV3: deeplab_v3}

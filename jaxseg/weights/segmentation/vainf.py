@@ -6,10 +6,11 @@ import numpy as np
 
 from jaxseg.models.deeplab_v3 import DeepLabV3
 from jaxseg.models.deeplab_v3plus import DeepLabV3Plus
-from jaxseg.weights.segmentation.parts import aspp, in_backbone
-from jaxseg.weights.tables import Table, conv_norm
+from jaxseg.weights import layouts
+from jaxseg.weights.name_table import NameTable, conv_norm
+from jaxseg.weights.segmentation.shared_names import aspp, table_with_backbone
 
-# The backbone's fields are those that the network's own default lacks.
+# Fields of the backbone that differ from the defaults of our networks.
 _RESNET = {"output_stride": 16, "stem": "conv7"}
 FIELDS: dict[str, dict[str, Any]] = {
   "deeplab_v3": {
@@ -28,29 +29,37 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
-def deeplab_v3(network: DeepLabV3) -> Table:
-  """torchvision's, one level deeper."""
+def deeplab_v3(network: DeepLabV3) -> NameTable:
+  """torchvision's names behind one more `classifier.`."""
   head = {
-    **aspp("classifier.classifier.0", "plain"),
+    **aspp("classifier.classifier.0", separable=False),
     **conv_norm("conv", "classifier.classifier.1", "classifier.classifier.2"),
     "classifier": "classifier.classifier.4",
   }
-  return in_backbone(network, "backbone.", head)
+  return table_with_backbone(network, "backbone.", head)
 
 
-def deeplab_v3plus(network: DeepLabV3Plus) -> Table:
-  """The low-level features come first in the concatenation: ours are last."""
+def deeplab_v3plus(network: DeepLabV3Plus) -> NameTable:
+  """Names of DeepLabV3+.
+
+  VainF concatenates the low-level features before the others, we concatenate
+  them after the others. The input channels of `decoder1` move accordingly.
+  """
   low = network.low_level_features
   head = {
-    **aspp("classifier.aspp", "plain"),
+    **aspp("classifier.aspp", separable=False),
     **conv_norm("low_level", "classifier.project.0", "classifier.project.1"),
     **conv_norm(
       "decoder1", "classifier.classifier.0", "classifier.classifier.1"
     ),
     "classifier": "classifier.classifier.3",
   }
-  swap = {"decoder1/conv": lambda weight: np.roll(weight, -low, axis=1)}
-  return in_backbone(network, "backbone.", head, prepared=swap)
+
+  def low_level_last(weight):
+    return layouts.convolution(np.roll(weight, -low, axis=1))
+
+  kernels = {"decoder1/conv": low_level_last}
+  return table_with_backbone(network, "backbone.", head, kernels=kernels)
 
 
 TABLES = {DeepLabV3: deeplab_v3, DeepLabV3Plus: deeplab_v3plus}

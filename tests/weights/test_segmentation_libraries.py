@@ -1,4 +1,4 @@
-"""Names of whole segmentation networks, there and back, and what is refused."""
+"""Names of whole segmentation networks: round trips and refusals."""
 
 import functools
 
@@ -10,8 +10,8 @@ import pytest
 
 from jaxseg import cli, models, weights
 from jaxseg.errors import UserError
-from jaxseg.weights import files, segmentation
-from jaxseg.weights.pytorch import LEAVES
+from jaxseg.weights import paths, segmentation
+from jaxseg.weights.pytorch import TORCH_NAMES
 
 SMALL = {"name": "resnet50", "width": 4, "stage_sizes": (1, 1, 1, 1)}
 NARROW = {
@@ -23,13 +23,13 @@ NARROW = {
   "unet_backbone": {"backbone": SMALL},
 }
 CASES = [
-  (source, name)
-  for source, having in segmentation.FIELDS.items()
-  for name in having
+  (library, name)
+  for library, networks in segmentation.FIELDS.items()
+  for name in networks
 ]
-# Some of the names that each project's own code gives: modules of two
-# convolutions apart in a sequence, the image's mean, the last layer.
-SPELT = {
+# Some of the names in each library's own code: modules of two convolutions
+# apart in a sequence, image-level pooling, the last layer.
+EXAMPLES = {
   ("torchvision", "fcn_resnet"): {
     "backbone.conv1.weight", "backbone.layer4.0.downsample.1.running_var",
     "classifier.0.weight", "classifier.4.bias", "aux_classifier.1.bias",
@@ -74,12 +74,12 @@ SPELT = {
 }  # fmt: skip
 
 
-def narrow(source, name, **fields):
-  """Our network of the source's fields, a few features wide."""
-  given = {**segmentation.FIELDS[source][name], **fields}
+def narrow(library, name, **fields):
+  """Builds our network with the library's fields, a few features wide."""
+  given = {**segmentation.FIELDS[library][name], **fields}
   own = NARROW[name]
   if "backbone" in own:
-    theirs = segmentation.FIELDS[source][name].get("backbone", {})
+    theirs = segmentation.FIELDS[library][name].get("backbone", {})
     trunk = fields.get("backbone", {})
     small = {} if "name" in trunk else own["backbone"]
     own = {**own, "backbone": {**theirs, **small, **trunk}}
@@ -87,11 +87,11 @@ def narrow(source, name, **fields):
 
 
 @functools.cache
-def ours_and_theirs(source, name):
-  """A network, random variables by path, and the state dict of the same."""
-  network = narrow(source, name)
+def ours_and_theirs(library, name):
+  """A network, random variables by path, and the equal state dict."""
+  network = narrow(library, name)
   image = jnp.zeros((1, 64, 64, 3))
-  shapes = files.flatten(
+  shapes = paths.flatten(
     jax.eval_shape(lambda: network.init(jax.random.key(0), image, train=False))
   )
   rng = np.random.default_rng(0)
@@ -99,55 +99,55 @@ def ours_and_theirs(source, name):
     path: rng.standard_normal(leaf.shape).astype(np.float32)
     for path, leaf in shapes.items()
   }
-  _, table = segmentation.table_of(network, source, ())
+  table = segmentation.name_table(network, library)
   theirs = {"backbone.bn1.num_batches_tracked": np.asarray(3)}
   for path, value in ours.items():
     module, _, leaf = path.partition("/")[2].rpartition("/")
     if leaf == "kernel":
-      value = as_torch(source, module, value)
-    key = f"{table.find(module)}.{LEAVES[leaf]}"
+      value = as_torch(library, module, value)
+    key = f"{table.find(module)}.{TORCH_NAMES[leaf]}"
     assert key not in theirs
     theirs[key] = value
   return network, ours, theirs
 
 
-def as_torch(source, module, kernel):
-  """PyTorch's axes; what else is another way about there."""
+def as_torch(library, module, kernel):
+  """Converts a kernel to PyTorch's axes and to the library's channel order."""
   kernel = kernel.transpose(3, 2, 0, 1)
   if module.startswith("upsample"):
     return kernel.transpose(1, 0, 2, 3)  # ConvTranspose2d: [in, out, h, w].
-  if (source, module) == ("vainf", "decoder1/conv"):
-    # The two low-level features first.
+  if (library, module) == ("vainf", "decoder1/conv"):
+    # VainF concatenates the two low-level features first.
     return np.concatenate([kernel[:, -2:], kernel[:, :-2]], axis=1)
   return kernel
 
 
-@pytest.mark.parametrize(("source", "name"), CASES)
-def test_names_there_and_back(source, name, capsys):
-  network, ours, theirs = ours_and_theirs(source, name)
-  assert SPELT[source, name] <= theirs.keys()
-  for given in (source, None):
-    loaded = files.flatten(weights.from_torch(network, theirs, given))
+@pytest.mark.parametrize(("library", "name"), CASES)
+def test_names_there_and_back(library, name, capsys):
+  network, ours, theirs = ours_and_theirs(library, name)
+  assert EXAMPLES[library, name] <= theirs.keys()
+  for given in (library, None):
+    loaded = paths.flatten(weights.from_torch(network, theirs, given))
     assert loaded.keys() == ours.keys()
     for path, value in ours.items():
       np.testing.assert_array_equal(loaded[path], value, err_msg=path)
   assert "note:" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("source", "name"), CASES)
-def test_missing_and_unexpected_names_are_refused(source, name):
-  network, _, theirs = ours_and_theirs(source, name)
+@pytest.mark.parametrize(("library", "name"), CASES)
+def test_missing_and_unexpected_names_are_refused(library, name):
+  network, _, theirs = ours_and_theirs(library, name)
   first = next(key for key in theirs if key.endswith("weight"))
   changed = {k: v for k, v in theirs.items() if k != first}
   with pytest.raises(UserError, match="1 missing, 0 unexpected, 0 mis-shaped"):
-    weights.from_torch(network, changed, source)
+    weights.from_torch(network, changed, library)
   changed = {**theirs, "ema.decay": np.zeros(1)}
   with pytest.raises(UserError, match="0 missing, 1 unexpected, 0 mis-shaped"):
-    weights.from_torch(network, changed, source)
+    weights.from_torch(network, changed, library)
 
 
-def test_a_network_of_other_fields_is_said_to_be_another(capsys):
-  """Weights fit, but torchvision's pyramid is no network of VainF's."""
+def test_differences_from_the_library_are_printed(capsys):
+  """The weights fit, but VainF resizes without align_corners."""
   network = narrow("vainf", "deeplab_v3plus", align_corners=True)
   _, _, theirs = ours_and_theirs("vainf", "deeplab_v3plus")
   weights.from_torch(network, theirs, "vainf")
@@ -155,10 +155,10 @@ def test_a_network_of_other_fields_is_said_to_be_another(capsys):
   assert "note: vainf's network has align_corners=False (True here)" in out
 
 
-@pytest.mark.parametrize(("source", "name"), CASES)
-def test_a_sources_own_network_differs_in_nothing(source, name):
-  """What reaches no answer, or what a file settles, is no difference."""
-  given = segmentation.FIELDS[source][name]
+@pytest.mark.parametrize(("library", "name"), CASES)
+def test_a_librarys_own_network_has_no_differences(library, name):
+  """Fields that change no output or follow from the file do not differ."""
+  given = segmentation.FIELDS[library][name]
   trunks = {
     "unet": [{}],
     "unet_backbone": ["resnet18", "resnext50_32x4d", "vgg11", "vgg13_bn"],
@@ -168,13 +168,13 @@ def test_a_sources_own_network_differs_in_nothing(source, name):
     fields = {**given, "dtype": "bfloat16"}
     fields |= {} if name == "unet" else {"backbone": backbone}
     network = models.create(name, num_classes=7, **fields)
-    assert segmentation.differences(network, source) == []
+    assert segmentation.differences(network, library) == []
     fields["norm"] = {"name": "batch", "momentum": 0.5, "frozen": True}
     network = models.create(name, num_classes=7, **fields)
-    assert segmentation.differences(network, source) == []
+    assert segmentation.differences(network, library) == []
 
 
-# Source, network, our fields, and what is said of them.
+# Library, network, our fields, and the differences that are reported.
 OTHERS = {
   "smp unet order": (
     "smp", "unet_backbone", {"skip_first": True, "upsample": "bilinear"},
@@ -254,28 +254,28 @@ OTHERS = {
 
 @pytest.mark.parametrize("case", OTHERS)
 def test_each_field_of_another_network_is_named(case):
-  source, name, fields, expected = OTHERS[case]
-  network = narrow(source, name, **fields)
-  assert segmentation.differences(network, source) == expected
+  library, name, fields, expected = OTHERS[case]
+  network = narrow(library, name, **fields)
+  assert segmentation.differences(network, library) == expected
 
 
 @pytest.mark.parametrize(
-  ("source", "name", "fields"),
+  ("library", "name", "fields"),
   [
-    # What the variant says anyway; another stride; an auxiliary head.
+    # The default; another output stride; no auxiliary head.
     ("torchvision", "deeplab_v3", {"align_corners": False}),
     ("torchvision", "deeplab_v3", {"backbone": {"output_stride": 16}}),
     ("torchvision", "deeplab_v3", {"auxiliary": False}),
-    # Both are milesial's, and no stamp is left to act upon.
+    # milesial has both; bilinear upsampling has no up-convolution to activate.
     ("milesial", "unet", {"upsample": "bilinear", "act_upsampled": True}),
-    # Nothing is reflected, nothing is dilated.
+    # Without valid padding nothing is mirrored; nothing is dilated.
     ("milesial", "unet", {"mirrored": False}),
     ("smp", "unet_backbone", {"backbone": {"contract_dilation": False}}),
   ],
 )
-def test_what_changes_no_answer_is_no_difference(source, name, fields):
-  network = narrow(source, name, **fields)
-  assert segmentation.differences(network, source) == []
+def test_fields_that_change_no_output_are_no_differences(library, name, fields):
+  network = narrow(library, name, **fields)
+  assert segmentation.differences(network, library) == []
 
 
 def test_names_of_older_smp_files():
@@ -288,14 +288,14 @@ def test_names_of_older_smp_files():
     for now, then in places.items():
       key = key.replace(now, then)
     older[key] = value
-  loaded = files.flatten(weights.from_torch(network, older, "smp"))
+  loaded = paths.flatten(weights.from_torch(network, older, "smp"))
   np.testing.assert_array_equal(
     loaded["params/conv/conv/kernel"], ours["params/conv/conv/kernel"]
   )
 
 
 @pytest.mark.parametrize(
-  ("name", "fields", "source", "message"),
+  ("name", "fields", "library", "message"),
   [
     ("pspnet", {}, "smp", "other layers than the paper's"),
     ("pspnet", {}, "torchvision", "has no PSPNet; expected semseg"),
@@ -320,10 +320,10 @@ def test_names_of_older_smp_files():
     ),
   ],
 )
-def test_what_does_not_coincide_is_refused(name, fields, source, message):
+def test_different_networks_are_refused(name, fields, library, message):
   network = models.create(name, num_classes=3, **fields)
   with pytest.raises(UserError, match=message) as error:
-    weights.from_torch(network, {}, source)
+    weights.from_torch(network, {}, library)
   assert "\n" not in str(error.value)
 
 
@@ -346,36 +346,38 @@ def test_resnets_are_recognised_by_their_blocks(blocks, bottleneck, name):
     for b in range(size)
     for i in convolutions
   ]
-  assert segmentation.resnet_of(names) == name
+  assert segmentation.recognise_resnet(names) == name
 
 
 def test_convert_writes_a_segmentation_network(tmp_path, capsys):
-  """Depth and classes are the file's; the result starts a network."""
+  """Depth and classes come from the file; the result initialises a network."""
   network = models.create(
     "fcn_resnet", num_classes=2, backbone={"name": "resnet18"}
   )
   image = jnp.zeros((1, 64, 64, 3))
-  shapes = files.flatten(
+  shapes = paths.flatten(
     jax.eval_shape(lambda: network.init(jax.random.key(0), image, train=False))
   )
-  _, table = segmentation.table_of(network, "torchvision", ())
+  table = segmentation.name_table(network, "torchvision")
   theirs = {}
   for path, leaf in shapes.items():
     module, _, name = path.partition("/")[2].rpartition("/")
     shape = leaf.shape
     shape = (shape[3], shape[2], *shape[:2]) if name == "kernel" else shape
-    theirs[f"{table.find(module)}.{LEAVES[name]}"] = np.zeros(shape, np.float32)
+    theirs[f"{table.find(module)}.{TORCH_NAMES[name]}"] = np.zeros(
+      shape, np.float32
+    )
   file, out = str(tmp_path / "theirs.npz"), str(tmp_path / "ours.npz")
   np.savez(file, **theirs)
   cli.main(["convert", "--model=fcn_resnet", file, out])
   said = capsys.readouterr().out
   assert f"{len(shapes)} of {len(shapes)} arrays" in said
   assert "'resnet18'" in said and "num_classes=2" in said
-  assert files.flatten(weights.load(out)).keys() == shapes.keys()
-  # A work directory's network starts from it, or from the file itself.
-  variables = files.unflatten(
+  assert paths.flatten(weights.load(out)).keys() == shapes.keys()
+  # Both the converted and the original file initialise a network.
+  variables = paths.unflatten(
     {path: np.ones(leaf.shape, np.float32) for path, leaf in shapes.items()}
   )
   for path in (out, file):
     filled = weights.initialise(network, variables, model=path)
-    assert not any(v.any() for v in files.flatten(filled).values())
+    assert not any(v.any() for v in paths.flatten(filled).values())
