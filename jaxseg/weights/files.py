@@ -6,7 +6,7 @@ executes nothing. `module.` (DataParallel) and the wrappers `{"state_dict":
 ...}` and `{"model": ...}` are removed.
 
 Written: `.safetensors` or `.npz` with keys like
-`params/backbone/stem/conv/kernel`, under a temporary name until complete.
+`params/backbone/stem/conv/kernel`.
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxseg.errors import UserError
+from jaxseg.files import atomic_write, to_path
 
 Flat = dict[str, np.ndarray]
 
@@ -173,9 +174,10 @@ def save(path: str | os.PathLike, variables: Mapping) -> None:
   """Writes variables as `.npz` or `.safetensors`; complete or not at all.
 
   Raises:
-    UserError: another file ending.
+    UserError: the name has another ending, or the disk is full or refuses
+      the file.
   """
-  path = pathlib.Path(path).expanduser()
+  path = to_path(path)
   if path.suffix not in (".npz", ".safetensors"):
     raise UserError(
       f"{path}: converted weights end in .npz or .safetensors, "
@@ -185,16 +187,11 @@ def save(path: str | os.PathLike, variables: Mapping) -> None:
     name: np.asarray(value, order="C")
     for name, value in flatten(variables).items()
   }
-  path.parent.mkdir(parents=True, exist_ok=True)
-  unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-  try:
+  with atomic_write(path) as file:
     if path.suffix == ".npz":
-      np.savez(unfinished, **flat)
+      np.savez(file, **flat)
     else:
-      safetensors.numpy.save_file(flat, unfinished)
-    os.replace(unfinished, path)
-  finally:
-    unfinished.unlink(missing_ok=True)
+      file.write(safetensors.numpy.save(flat))
 
 
 def load(path: str | os.PathLike) -> dict:

@@ -65,7 +65,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, suffix, monkeypatch):
     raise OSError("disk full")
 
   monkeypatch.setattr(os, "replace", fail)
-  with pytest.raises(OSError, match="disk full"):
+  with pytest.raises(UserError, match="cannot be written .disk full"):
     weights.save(path, {"params": {}})
   assert path.read_bytes() == before
   assert os.listdir(tmp_path) == [path.name]
