@@ -1,9 +1,8 @@
 """Atomic file writes, and one error for a disk that refuses them.
 
-Paths are local or on an object store (`gs://bucket/folder`, `s3://...`);
-`etils.epath` reads and writes both. An object store can neither append to a
-file nor rename one, but it publishes an object only when its upload is
-complete.
+Paths are local or on an object store (`gs://bucket/folder`); `etils.epath`
+reads and writes both. An object store can neither append to a file nor rename
+one, but it publishes an object only when its upload is complete.
 """
 
 from collections.abc import Iterator
@@ -45,8 +44,8 @@ def to_path(path: epath.PathLike) -> epath.Path:
     return epath.Path(path).expanduser()
   except KeyError as error:
     raise UserError(
-      f"{path}: unknown kind of path {error.args[0]!r}; expected a local path, "
-      "gs://BUCKET/FOLDER or s3://BUCKET/FOLDER"
+      f"{path}: unknown kind of path {error.args[0]!r}; expected a local path "
+      "or gs://BUCKET/FOLDER"
     ) from None
 
 

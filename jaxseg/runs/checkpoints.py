@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from jaxseg import files
+from jaxseg.errors import UserError
 
 _SAVE_FAILED = "cannot write a checkpoint"
 _SAVE_ADVICE = (
@@ -39,9 +40,14 @@ class Checkpoints:
       keep_last: Number of most recent checkpoints to keep.
       metric: Name of the score that selects the best checkpoint; the largest
         value is the best.
+
+    Raises:
+      UserError: the disk refuses the folder, or gs:// lacks a package.
     """
     self._directory = files.to_path(workdir) / "checkpoints"
-    if not files.is_remote(workdir):
+    if files.is_remote(workdir):
+      _check_google_client(workdir)
+    else:
       self._directory = self._directory.resolve()
     self._metric = metric
     keep = checkpoint_managers.AnyPreservationPolicy(
@@ -141,7 +147,7 @@ class Checkpoints:
     """Restores a nested dict of arrays on one device, without a template.
 
     Raises:
-      UserError: the disk refuses to read the checkpoint.
+      UserError: the checkpoint is incomplete or cannot be read.
     """
     path = self._directory / str(step) / "default"
     # The devices that saved the checkpoint may not exist on this machine.
@@ -149,7 +155,10 @@ class Checkpoints:
     restore_args = ocp.ArrayRestoreArgs(sharding=sharding)
     with self._read_errors(step):
       checkpointer = ocp.PyTreeCheckpointer()
-      tree = checkpointer.metadata(path).item_metadata.tree
+      metadata = checkpointer.metadata(path).item_metadata
+      if metadata is None:
+        raise UserError(f"{path.parent}: not a complete checkpoint")
+      tree = metadata.tree
       return checkpointer.restore(
         path,
         args=ocp.args.PyTreeRestore(
@@ -164,3 +173,18 @@ class Checkpoints:
       "cannot read the checkpoint",
       advice="check that the folder is complete and that you may read it",
     )
+
+
+def _check_google_client(workdir: epath.PathLike) -> None:
+  """Checks for the package with which orbax deletes checkpoints on gs://.
+
+  Raises:
+    UserError: the package is missing.
+  """
+  try:
+    import google.cloud.storage  # noqa: F401
+  except ImportError as error:
+    raise UserError(
+      f"{workdir}: checkpoints on gs:// need the package google-cloud-storage; "
+      "pip install 'jaxseg[gcs]'"
+    ) from error
