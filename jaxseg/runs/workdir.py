@@ -65,18 +65,30 @@ def load_config(workdir: epath.PathLike) -> ConfigDict:
   get their default values, so that its run can be read and continued.
 
   Raises:
-    UserError: the file does not exist or is not valid JSON.
+    UserError: the file does not exist, cannot be read or is not valid JSON.
   """
   path = files.to_path(workdir) / "config.json"
-  try:
-    tree = json.loads(path.read_text())
-  except FileNotFoundError:
+  if not _exists(path):
     raise UserError(
       f"{path}: no such file; expected a work directory written by train.py"
-    ) from None
-  except (OSError, json.JSONDecodeError) as error:
+    )
+  try:
+    with _read_errors(path):
+      tree = json.loads(path.read_text())
+  except json.JSONDecodeError as error:
     raise UserError(f"{path}: not a readable config.json: {error}") from None
   return ConfigDict(_merge(base().to_dict(), _tuples(tree))).lock()
+
+
+def _exists(path: epath.Path) -> bool:
+  with _read_errors(path):
+    return path.exists()
+
+
+def _read_errors(path: epath.Path):
+  return files.disk_errors(
+    path, "cannot be read", advice="check the path and your access to it"
+  )
 
 
 def _merge(defaults: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
@@ -107,8 +119,7 @@ def claim(config: ConfigDict, workdir: epath.PathLike) -> None:
     UserError: lists the fields that differ from those of the run that the
       work directory holds.
   """
-  workdir = files.to_path(workdir)
-  if (workdir / "config.json").exists():
+  if _exists(files.to_path(workdir) / "config.json"):
     old, new = flatten(load_config(workdir)), flatten(config)
     differing = [
       f"{key}: {old.get(key)!r} in config.json, {new.get(key)!r} now"

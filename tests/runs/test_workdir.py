@@ -76,3 +76,13 @@ def test_a_work_directory_on_an_object_store(bucket):
   other.seed = 3
   with pytest.raises(UserError, match="gs://bucket/runs/pspnet belongs to"):
     workdirs.claim(other, workdir)
+
+
+def test_an_object_store_without_access_is_one_line(bucket, monkeypatch):
+  def refuse(path):
+    raise RuntimeError("401: not logged in")
+
+  monkeypatch.setattr(type(bucket), "exists", refuse)
+  for use in (workdirs.load_config, lambda path: workdirs.claim(base(), path)):
+    with pytest.raises(UserError, match="cannot be read .401: not logged in"):
+      use(bucket / "run")
