@@ -62,7 +62,7 @@ def atomic_write(path: epath.PathLike) -> Iterator[BinaryIO]:
   at `path` before stays as it was and nothing else remains.
 
   Raises:
-    UserError: the disk is full or refuses the file.
+    UserError: The disk is full or refuses the file.
   """
   path = to_path(path)
   if is_remote(path):
@@ -89,7 +89,7 @@ def write_text(path: epath.PathLike, text: str) -> None:
   """Writes a UTF-8 text file with `atomic_write`.
 
   Raises:
-    UserError: the disk is full or refuses the file.
+    UserError: The disk is full or refuses the file.
   """
   with atomic_write(path) as file:
     file.write(text.encode())
@@ -134,7 +134,7 @@ def check_space(
     advice: As in `disk_errors`.
 
   Raises:
-    UserError: less space is free.
+    UserError: Less space is free.
   """
   free = free_bytes(path)
   if free is not None and free < needed:

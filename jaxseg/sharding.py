@@ -43,7 +43,7 @@ def join_processes(
     process_id: Index of this process; only with `coordinator`.
 
   Raises:
-    UserError: the arguments contradict each other, or the processes cannot
+    UserError: The arguments contradict each other, or the processes cannot
       connect.
   """
   if jax.distributed.is_initialized():
@@ -87,7 +87,7 @@ def _check_arguments(
   """Returns host and port of the coordinator.
 
   Raises:
-    UserError: an argument is missing, malformed or out of range.
+    UserError: An argument is missing, malformed or out of range.
   """
   host, _, port = coordinator.rpartition(":")
   if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
@@ -112,7 +112,7 @@ def _wait_for_coordinator(host: str, port: int) -> None:
   """Waits until process 0 listens; JAX would abort without an exception.
 
   Raises:
-    UserError: the host is unknown, or nobody listens within CONNECT_SECONDS.
+    UserError: The host is unknown, or nobody listens within CONNECT_SECONDS.
   """
   deadline = time.monotonic() + CONNECT_SECONDS
   while True:
@@ -176,7 +176,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, field: str) -> None:
     field: Name of the configuration field, for the error.
 
   Raises:
-    UserError: names `field` and the nearest sizes that work.
+    UserError: Names `field` and the nearest sizes that work.
   """
   devices = mesh.size
   if batch_size > 0 and batch_size % devices == 0:

@@ -42,7 +42,7 @@ class Checkpoints:
         value is the best.
 
     Raises:
-      UserError: the disk refuses the folder, or gs:// lacks a package.
+      UserError: The disk refuses the folder, or gs:// lacks a package.
     """
     self._directory = files.to_path(workdir) / "checkpoints"
     if files.is_remote(workdir):
@@ -84,7 +84,7 @@ class Checkpoints:
         saved with the checkpoint.
 
     Raises:
-      UserError: the disk is full or refuses the checkpoint.
+      UserError: The disk is full or refuses the checkpoint.
     """
     step = int(state.step)
     if step in self._manager.all_steps():
@@ -103,7 +103,7 @@ class Checkpoints:
     """Returns when all checkpoints are complete.
 
     Raises:
-      UserError: the disk is full or refuses a checkpoint.
+      UserError: The disk is full or refuses a checkpoint.
     """
     with self._save_errors():
       self._manager.wait_until_finished()
@@ -137,7 +137,7 @@ class Checkpoints:
       step: Step of the checkpoint, by default the latest.
 
     Raises:
-      UserError: the disk refuses to read the checkpoint.
+      UserError: The disk refuses to read the checkpoint.
     """
     step = self.latest_step() if step is None else step
     with self._read_errors(step):
@@ -147,7 +147,7 @@ class Checkpoints:
     """Restores a nested dict of arrays on one device, without a template.
 
     Raises:
-      UserError: the checkpoint is incomplete or cannot be read.
+      UserError: The checkpoint is incomplete or cannot be read.
     """
     path = self._directory / str(step) / "default"
     # The devices that saved the checkpoint may not exist on this machine.
@@ -179,7 +179,7 @@ def _check_google_client(workdir: epath.PathLike) -> None:
   """Checks for the package with which orbax deletes checkpoints on gs://.
 
   Raises:
-    UserError: the package is missing.
+    UserError: The package is missing.
   """
   try:
     import google.cloud.storage  # noqa: F401

@@ -45,7 +45,7 @@ class MetricsLog:
     """Adds one line, unless the log already has one of `step` and `split`.
 
     Raises:
-      UserError: the disk is full or refuses the file.
+      UserError: The disk is full or refuses the file.
     """
     if not self._enabled or (step, split) in self._written:
       return

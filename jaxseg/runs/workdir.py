@@ -52,7 +52,7 @@ def save_config(config: ConfigDict, workdir: epath.PathLike) -> None:
   """Writes `config.json`.
 
   Raises:
-    UserError: the disk is full or refuses the file.
+    UserError: The disk is full or refuses the file.
   """
   text = json.dumps(config.to_dict(), indent=2) + "\n"
   files.write_text(files.to_path(workdir) / "config.json", text)
@@ -65,7 +65,7 @@ def load_config(workdir: epath.PathLike) -> ConfigDict:
   get their default values, so that its run can be read and continued.
 
   Raises:
-    UserError: the file does not exist, cannot be read or is not valid JSON.
+    UserError: The file does not exist, cannot be read or is not valid JSON.
   """
   path = files.to_path(workdir) / "config.json"
   if not _exists(path):
@@ -116,7 +116,7 @@ def claim(config: ConfigDict, workdir: epath.PathLike) -> None:
   """Saves the configuration, unless the work directory belongs to another.
 
   Raises:
-    UserError: lists the fields that differ from those of the run that the
+    UserError: Lists the fields that differ from those of the run that the
       work directory holds.
   """
   if _exists(files.to_path(workdir) / "config.json"):

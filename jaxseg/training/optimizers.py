@@ -48,7 +48,7 @@ def schedule(config: ConfigDict, *, peak: float, steps: int) -> optax.Schedule:
     The learning rate as a function of the step.
 
   Raises:
-    UserError: unknown `schedule.name`.
+    UserError: Unknown `schedule.name`.
   """
   warmup = config.warmup_steps
   decay = _decay(config, peak=peak, steps=steps)
@@ -98,7 +98,7 @@ def create(
     The chain of transformations that the module's docstring describes.
 
   Raises:
-    UserError: unknown `optimizer.name`, or a pattern that matches no
+    UserError: Unknown `optimizer.name`, or a pattern that matches no
       parameter.
   """
   chain = []
@@ -180,7 +180,7 @@ def _check_patterns(field: str, patterns: Sequence[str], params: Any) -> None:
   """Checks that each regular expression matches the path of a parameter.
 
   Raises:
-    UserError: names the first pattern that matches none.
+    UserError: Names the first pattern that matches none.
   """
   known = list(flax.traverse_util.flatten_dict(params, sep="/"))
   for pattern in patterns:
