@@ -30,15 +30,12 @@ FREE_FIELDS = (
   "eval.",
 )
 
+# Parts of the configuration whose fields differ between networks.
 _WHOLE = ("model", "heads")
 
 
-def flatten(config: ConfigDict) -> dict[str, Any]:
-  """Returns the fields by dotted name, as they are after JSON: no tuples."""
-  return _flatten(json.loads(json.dumps(config.to_dict())))
-
-
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Returns the leaves of nested dicts by dotted name."""
   flat = {}
   for key, value in tree.items():
     if isinstance(value, dict):
@@ -94,8 +91,7 @@ def _read_errors(path: epath.Path):
 def _merge(defaults: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
   """Adds the defaults of missing fields to a saved configuration.
 
-  `model` and `heads` are taken as saved, because their fields differ between
-  networks.
+  The parts in `_WHOLE` are taken as saved.
   """
   merged = {**defaults, **saved}
   for key, default in defaults.items():
@@ -120,7 +116,8 @@ def claim(config: ConfigDict, workdir: epath.PathLike) -> None:
       work directory holds.
   """
   if _exists(files.to_path(workdir) / "config.json"):
-    old, new = flatten(load_config(workdir)), flatten(config)
+    old = _flatten(load_config(workdir).to_dict())
+    new = _flatten(_tuples(config.to_dict()))
     differing = [
       f"{key}: {old.get(key)!r} in config.json, {new.get(key)!r} now"
       for key in sorted(old.keys() | new.keys())
