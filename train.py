@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
   """Starts the processes and trains."""
   if len(argv) > 1:
     raise errors.UserError(f"unexpected argument {argv[1]!r}; see --help")
-  sharding.start_processes(
+  sharding.join_processes(
     COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
   )
   logging.set_verbosity(logging.WARNING)

@@ -1,22 +1,23 @@
-"""The one error meant for the person at the keyboard.
+"""The one exception whose message is addressed to the user.
 
-A `UserError` carries one line: what, where (file, field), what was seen, what
-was expected, and the fix. Command lines print that line and exit with status
-2; anything else is a bug and keeps its traceback.
+The message of a `UserError` is one line. It says what is wrong, where (file,
+field), what was found, what was expected, and how to fix it. Commands print
+this line and exit with status 2. All other exceptions are bugs and keep their
+traceback.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import difflib
 import functools
 import sys
 
 
 class UserError(Exception):
-  """Something the user can mend; its text is printed without a traceback."""
+  """A mistake that the user can fix."""
 
 
 def exit_on_user_error(main: Callable[..., int | None]):
-  """Wraps a `main`: a `UserError` becomes one line and exit status 2."""
+  """Decorates a `main` so that a UserError prints one line and exits with 2."""
 
   @functools.wraps(main)
   def wrapped(*args, **kwargs):
@@ -29,8 +30,14 @@ def exit_on_user_error(main: Callable[..., int | None]):
   return wrapped
 
 
-def unknown_name(kind: str, name: str, known) -> UserError:
-  """An error for a misspelt `name`: the likely one, and all that exist."""
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+  """Returns an error that suggests the closest name and lists all of them.
+
+  Args:
+    kind: What the name names, for example "model".
+    name: The name that was given.
+    known: The names that exist.
+  """
   known = sorted(known)
   close = difflib.get_close_matches(name, known, n=1)
   guess = f" (did you mean {close[0]!r}?)" if close else ""

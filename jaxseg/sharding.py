@@ -1,12 +1,14 @@
 """One mesh over all devices of all processes; batches are split over it.
 
-Data parallelism is all a segmentation network of these sizes needs: the
-parameters are replicated, the batch axis is split, and `jit` inserts the
-collectives. Nothing else in jaxseg changes between one device and a pod.
+Segmentation networks of these sizes need only data parallelism: parameters
+are replicated, the batch axis is split, and `jit` inserts the collectives.
+Nothing else in jaxseg differs between one device and a pod.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 import os
+import socket
+import time
 from typing import Any
 
 import jax
@@ -17,61 +19,145 @@ from jaxseg.errors import UserError
 
 BATCH_AXIS = "data"
 
+# How long a process waits for process 0; as long as JAX itself would.
+CONNECT_SECONDS = 300
 
-def start_processes(
+# Parts of the two errors of `jax.distributed.initialize` that mean that this
+# process is alone: JAX detected no cluster, or the program has computed
+# already and therefore was not launched as one of several processes.
+_ALONE = ("coordinator_address should be defined", "must be called before any")
+
+
+def join_processes(
   coordinator: str = "", num_processes: int = 0, process_id: int = -1
 ) -> None:
-  """Joins this process to the others, if there are others.
+  """Connects this process to the others of its launch, if there are any.
 
-  Call it before anything touches a device. With a `coordinator`
-  ("host:port") the three arguments say it all; without one, a SLURM or
-  Open MPI launch of several tasks and a TPU pod are recognised by their own
-  environment variables, and anything else is a single process.
+  Must be called before anything touches a device. Without arguments JAX
+  detects the cluster: SLURM, Open MPI, Cloud TPU and Kubernetes. Any other
+  process is on its own, and the call then returns at once.
+
+  Args:
+    coordinator: "host:port" of process 0, empty for detection.
+    num_processes: Number of processes; only with `coordinator`.
+    process_id: Index of this process; only with `coordinator`.
 
   Raises:
-    UserError: a coordinator without the process count and id.
+    UserError: The arguments contradict each other, or the processes cannot
+      connect.
   """
-  if coordinator:
-    if num_processes < 1 or process_id < 0:
+  if jax.distributed.is_initialized():
+    return
+  if coordinator or num_processes or process_id != -1:
+    host, port = _check_arguments(coordinator, num_processes, process_id)
+    if process_id > 0:
+      _wait_for_coordinator(host, port)
+    arguments = (coordinator, num_processes, process_id)
+  elif _is_single_task():
+    return
+  else:
+    arguments = ()
+  try:
+    jax.distributed.initialize(*arguments)
+  except Exception as error:
+    text = str(error)
+    if not arguments and any(part in text for part in _ALONE):
+      return
+    raise UserError(
+      f"cannot connect the processes: {' '.join(text.split())[:300]}; set "
+      "--coordinator=HOST:PORT, --num_processes and --process_id (for a single "
+      "process localhost:12345, 1 and 0)"
+    ) from error
+
+
+def _is_single_task() -> bool:
+  """Returns whether the launcher announces that it started one process.
+
+  JAX would restrict such a process to one GPU of its machine. In an
+  interactive SLURM shell it would also wait for all tasks of the allocation
+  (SLURM_NTASKS), although the shell is a step of a single task.
+  """
+  slurm_tasks = os.environ.get("SLURM_STEP_NUM_TASKS")
+  return os.environ.get("OMPI_COMM_WORLD_SIZE", slurm_tasks) == "1"
+
+
+def _check_arguments(
+  coordinator: str, num_processes: int, process_id: int
+) -> tuple[str, int]:
+  """Returns host and port of the coordinator.
+
+  Raises:
+    UserError: An argument is missing, malformed or out of range.
+  """
+  host, _, port = coordinator.rpartition(":")
+  if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+    raise UserError(
+      f"--coordinator={coordinator}: expected HOST:PORT of process 0, for "
+      "example 10.0.0.1:12345"
+    )
+  if num_processes < 1:
+    raise UserError(
+      f"--num_processes={num_processes}: expected the number of processes, at "
+      "least 1; --coordinator needs it"
+    )
+  if not 0 <= process_id < num_processes:
+    raise UserError(
+      f"--process_id={process_id}: expected 0 to {num_processes - 1}, because "
+      f"--num_processes={num_processes}"
+    )
+  return host.strip("[]"), int(port)
+
+
+def _wait_for_coordinator(host: str, port: int) -> None:
+  """Waits until process 0 listens; JAX would abort without an exception.
+
+  Raises:
+    UserError: The host is unknown, or nobody listens within CONNECT_SECONDS.
+  """
+  deadline = time.monotonic() + CONNECT_SECONDS
+  while True:
+    try:
+      socket.create_connection((host, port), timeout=5).close()
+      return
+    except socket.gaierror as error:
       raise UserError(
-        "--coordinator needs --num_processes and --process_id as well"
-      )
-    jax.distributed.initialize(coordinator, num_processes, process_id)
-  elif _cluster_size() > 1:
-    jax.distributed.initialize()
+        f"--coordinator={host}:{port}: unknown host ({error.strerror})"
+      ) from error
+    except OSError as error:
+      if time.monotonic() >= deadline:
+        raise UserError(
+          f"--coordinator={host}:{port}: no answer within {CONNECT_SECONDS} s "
+          f"({error.strerror or error}); start process 0 on this host"
+        ) from error
+      time.sleep(1)
 
 
-def _cluster_size() -> int:
-  """How many processes the cluster's environment announces."""
-  for variable in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
-    if os.environ.get(variable, "").isdigit():
-      # An interactive SLURM shell announces tasks but has no step.
-      if variable == "SLURM_NTASKS" and "SLURM_STEP_ID" not in os.environ:
-        continue
-      return int(os.environ[variable])
-  return len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(","))
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """Returns a mesh of one axis, along which batches are split.
 
-
-def make_mesh(devices=None) -> Mesh:
-  """A one-axis mesh over `devices` (default: all, of all processes)."""
-  devices = jax.devices() if devices is None else devices
-  return jax.make_mesh(
-    (len(devices),), (BATCH_AXIS,), axis_types=(AxisType.Auto,), devices=devices
-  )
+  Args:
+    devices: Devices in the order of the axis. By default all devices of all
+      processes, process by process. Data parallelism needs no other order,
+      so one rule serves single hosts, pods and multislice topologies, which
+      `jax.make_mesh` refuses.
+  """
+  if devices is None:
+    devices = sorted(jax.devices(), key=lambda device: device.process_index)
+  return Mesh(np.asarray(devices), (BATCH_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The sharding of parameters and of everything without a batch axis."""
+  """Returns the sharding of parameters and of all values without a batch."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_split(mesh: Mesh) -> NamedSharding:
-  """The sharding of batches: the first axis over all devices."""
+  """Returns the sharding of batches: the first axis over all devices."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
 
 
 def global_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-  """Makes one global array of each process's slice of a batch."""
+  """Returns global arrays, made of the part that each process holds."""
   sharding = batch_split(mesh)
   if jax.process_count() == 1:
     return jax.device_put(batch, sharding)
@@ -82,10 +168,15 @@ def global_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, field: str) -> None:
-  """Refuses a batch that does not divide over the devices.
+  """Checks that a batch divides evenly over the devices.
+
+  Args:
+    batch_size: Size of the global batch.
+    mesh: The mesh that the batch is split over.
+    field: Name of the configuration field, for the error.
 
   Raises:
-    UserError: names `field` and the nearest sizes that work.
+    UserError: Names `field` and the nearest sizes that work.
   """
   devices = mesh.size
   if batch_size > 0 and batch_size % devices == 0:
@@ -94,13 +185,15 @@ def check_batch_size(batch_size: int, mesh: Mesh, field: str) -> None:
   nearest = [size for size in (below, below + devices) if size > 0]
   raise UserError(
     f"{field}={batch_size} does not divide over {devices} devices "
-    f"({jax.process_count()} processes); nearest that do: "
+    f"({jax.process_count()} processes); the nearest sizes that do: "
     + " and ".join(map(str, nearest))
   )
 
 
-def device_batches(batches: Iterable[dict[str, Any]], mesh: Mesh):
-  """Global batches, the next one already on its way to the devices."""
+def device_batches(
+  batches: Iterable[dict[str, Any]], mesh: Mesh
+) -> Iterator[dict[str, jax.Array]]:
+  """Yields global batches and transfers one batch ahead."""
   ready = None
   for batch in batches:
     following = global_batch(batch, mesh)

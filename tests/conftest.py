@@ -21,9 +21,12 @@ from jaxtyping import install_import_hook  # noqa: E402
 install_import_hook("jaxseg", "beartype.beartype")
 
 from pathlib import Path  # noqa: E402
+import posixpath  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 
+from etils import epath  # noqa: E402
+from fsspec.implementations.memory import MemoryFileSystem  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 import pytest  # noqa: E402
@@ -92,3 +95,36 @@ def run_process():
     return subprocess.run(command, env=env, **pipes, **kwargs)
 
   return run
+
+
+class ObjectStore(MemoryFileSystem):
+  """fsspec's file system in memory, with the limits of an object store."""
+
+  protocol = ("gcs", "gs")
+  store = {}
+  pseudo_dirs = [""]
+
+  @classmethod
+  def _strip_protocol(cls, path):
+    return posixpath.join("/", path.removeprefix("gs://")).rstrip("/")
+
+  def _open(self, path, mode="rb", **kwargs):
+    if mode not in ("rb", "wb"):
+      raise NotImplementedError(f"object stores cannot open files as {mode!r}")
+    return super()._open(path, mode, **kwargs)
+
+  def mv(self, *args, **kwargs):
+    raise NotImplementedError("object stores cannot rename")
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+  """A bucket of an object store: gs://bucket, kept in memory."""
+  # epath reaches gs:// with TensorFlow where that is installed, else with
+  # fsspec. It remembers the choice, and the file system.
+  gpath, backend = epath.gpath, epath.backend.fsspec_backend
+  monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
+  monkeypatch.setattr(backend, "_get_filesystem", lambda name: ObjectStore())
+  monkeypatch.setattr(ObjectStore, "store", {})
+  monkeypatch.setattr(ObjectStore, "pseudo_dirs", [""])
+  return epath.Path("gs://bucket")

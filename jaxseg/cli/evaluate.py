@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Loads the run, scores it, prints."""
-  sharding.start_processes()
+  sharding.join_processes()
   trained = load_run(args.workdir, args.checkpoint)
   config = trained.config
   options.override(config, args)

@@ -13,7 +13,6 @@ final name is complete, whatever interrupted the building of others.
 from collections.abc import Callable
 import contextlib
 import dataclasses
-import errno
 import io
 import json
 import os
@@ -32,6 +31,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 
+from jaxseg import files  # noqa: E402
 from jaxseg.data import audit, examples  # noqa: E402
 from jaxseg.data.placement import Placement  # noqa: E402
 from jaxseg.data.sources import Source  # noqa: E402
@@ -247,33 +247,13 @@ def _is_alive(process: int) -> bool:
   return True
 
 
-@contextlib.contextmanager
 def _disk_errors(folder: Path):
-  """What the disk refuses is told with its name; so is a full one."""
-  try:
-    yield
-  except UserError:
-    raise
-  except Exception as error:
-    number = getattr(error, "errno", None)
-    free = _free_bytes(folder)
-    if number == errno.ENOSPC or free < 2**24:
-      raise UserError(
-        f"data.prepared: no space left in {folder} ({free >> 20} MB free);"
-        " free some, or choose another disk with --config.data.prepared=FOLDER"
-      ) from error
-    if isinstance(error, OSError) and number is not None:
-      raise UserError(
-        f"data.prepared: cannot write {folder} ({os.strerror(number)}); choose"
-        " another place with --config.data.prepared=FOLDER"
-      ) from error
-    raise
-
-
-def _free_bytes(folder: Path) -> int:
-  while not folder.exists():
-    folder = folder.parent
-  return shutil.disk_usage(folder).free
+  return files.disk_errors(
+    folder,
+    "cannot write the prepared data set",
+    advice="free some space, or choose another folder with "
+    "--config.data.prepared=FOLDER",
+  )
 
 
 @contextlib.contextmanager

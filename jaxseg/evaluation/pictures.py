@@ -1,53 +1,42 @@
 """Pictures of predictions: indexed PNGs, overlays, and comparison sheets.
 
-An id map is saved with its palette, so that it opens in colour and still
-holds ids; above 256 classes as 16-bit grey, which has no palette. Files are
-written beside their place and renamed: a name never holds half a picture.
+A map of class ids is saved as an indexed PNG: viewers show the colours of its
+palette, and its pixel values are the ids. With more than 256 classes it is
+saved as 16-bit grey, which has no palette.
 """
 
 from collections.abc import Sequence
-import os
-from pathlib import Path
 
+from etils import epath
 from jaxtyping import Integer, UInt8
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxseg.errors import UserError
+from jaxseg import files
 
 Palette = Sequence[Sequence[int]]
 Picture = UInt8[np.ndarray, "h w 3"]
 Ids = Integer[np.ndarray, "h w"]
 
-MIN_SIDE, MAX_SIDE = 256, 768  # of a cell of a comparison, where possible
+# Bounds of the sides of a cell in a comparison, where whole factors allow it.
+MIN_SIDE, MAX_SIDE = 256, 768
 GAP, LINE, SWATCH = 12, 22, 14
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 STRIPES = np.array([[225, 225, 225], [185, 185, 185]], np.uint8)
 
 
-def save(path: str | Path, image: Image.Image) -> None:
-  """Writes a PNG whole or not at all.
+def save(path: epath.PathLike, image: Image.Image) -> None:
+  """Writes a PNG file.
 
   Raises:
-    UserError: it cannot be written (full disk, no permission).
+    UserError: The disk is full or refuses the file.
   """
-  path = Path(path)
-  temporary = path.with_name(f".{path.name}.{os.getpid()}")
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(temporary, format="PNG")
-    os.replace(temporary, path)
-  except OSError as error:
-    if temporary.exists():
-      temporary.unlink()
-    raise UserError(
-      f"{path}: cannot be written ({error.strerror or error}); free some space "
-      "or choose a folder you may write to"
-    ) from error
+  with files.atomic_write(path) as file:
+    image.save(file, format="PNG")
 
 
 def indexed(ids: Ids, palette: Palette) -> Image.Image:
-  """An image whose pixels are the ids and whose colours are the palette's."""
+  """Returns an image whose pixel values are ids, shown in palette colours."""
   if len(palette) > 256:
     return Image.fromarray(ids.astype(np.uint16))
   image = Image.fromarray(ids.astype(np.uint8), mode="P")
@@ -55,8 +44,13 @@ def indexed(ids: Ids, palette: Palette) -> Image.Image:
   return image
 
 
-def colour(ids: Ids, palette: Palette, ignore_label: int | None = None):
-  """RGB of an id map; grey stripes where there is no class."""
+def colour(
+  ids: Ids, palette: Palette, ignore_label: int | None = None
+) -> Picture:
+  """Returns the palette's colours of `ids`, grey stripes where unknown.
+
+  Ids outside of the palette and the ignore label are unknown.
+  """
   table = np.asarray(palette, np.uint8).reshape(-1, 3)
   known = (ids >= 0) & (ids < len(table))
   if ignore_label is not None:
@@ -71,9 +65,16 @@ def colour(ids: Ids, palette: Palette, ignore_label: int | None = None):
 def overlay(
   image: Picture, ids: Ids, palette: Palette, *, alpha: float = 0.5
 ) -> Picture:
-  """The classes laid over the image, their borders in full colour.
+  """Blends class colours into an image.
 
-  Black is what palettes give a background; it is left clear.
+  Borders between classes are opaque. Classes whose colour is black stay
+  transparent, because palettes give this colour to the background.
+
+  Args:
+    image: The image.
+    ids: Class id of each pixel.
+    palette: Colour of each class.
+    alpha: Opacity of the class colours between the borders.
   """
   colours = colour(ids, palette)
   strength = np.where(_borders(ids), np.float32(1), np.float32(alpha))
@@ -83,7 +84,7 @@ def overlay(
 
 
 def _borders(ids: Ids) -> np.ndarray:
-  """Pixels whose right or lower neighbour is of another class."""
+  """Returns True where the right or lower neighbour has another class."""
   out = np.zeros(ids.shape, bool)
   out[:-1] |= ids[:-1] != ids[1:]
   out[:, :-1] |= ids[:, :-1] != ids[:, 1:]
@@ -99,17 +100,25 @@ def comparison(
   class_names: Sequence[str],
   ignore_label: int,
 ) -> Image.Image:
-  """A sheet of image | truth | prediction, a row an example, with a legend.
+  """Draws image | truth | prediction, one example a row, and a legend.
 
   Small images are enlarged and large ones reduced by whole factors. Ignored
-  pixels are striped, in the prediction shining through it.
+  pixels are striped in the truth and half striped in the prediction.
+
+  Args:
+    images: The images.
+    labels: Class id, or ignore label, of each pixel.
+    predictions: Predicted class id of each pixel.
+    palette: Colour of each class.
+    class_names: Name of each class.
+    ignore_label: Id of pixels that count nowhere.
   """
   cells = []
   for image, label, ids in zip(images, labels, predictions, strict=True):
     image, label, ids = (_to_display(x) for x in (image, label, ids))
     truth = colour(label, palette, ignore_label)
     predicted = colour(ids, palette)
-    # Halfway to the stripes, in more bits than a sum of two bytes needs.
+    # The sum of two bytes does not fit into one.
     mixed = (predicted.astype(np.uint16) + truth) // 2
     ignored = (label == ignore_label)[..., None]
     predicted = np.where(ignored, mixed, predicted).astype(np.uint8)
@@ -126,7 +135,7 @@ def comparison(
 
 
 def _to_display(x: np.ndarray) -> np.ndarray:
-  """Repeats or drops whole pixels until the sides are fit to look at."""
+  """Repeats or drops pixels until the sides suit a screen."""
   grow = -(-MIN_SIDE // min(x.shape[:2]))
   shrink = -(-max(x.shape[:2]) // MAX_SIDE)
   if shrink > 1:
@@ -136,7 +145,7 @@ def _to_display(x: np.ndarray) -> np.ndarray:
 
 
 def _sheet(cells, titles, entries) -> Image.Image:
-  """Pastes rows of equal cells under titles, and a legend below."""
+  """Pastes rows of equal cells below their titles and above the legend."""
   font = ImageFont.load_default(size=15)
   cell_w, cell_h = cells[0][0].size
   width = len(titles) * (cell_w + GAP) + GAP

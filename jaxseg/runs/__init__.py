@@ -1,1 +1,1 @@
-"""The work directory and what it holds: configuration, checkpoints, scores."""
+"""Work directories: configuration, checkpoints and metrics of a run."""

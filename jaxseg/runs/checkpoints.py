@@ -1,145 +1,190 @@
-"""Checkpoints: orbax's CheckpointManager with jaxseg's rules.
+"""Checkpoints of train states: orbax's CheckpointManager with our policies.
 
-- Saved asynchronously and atomically: a killed save leaves the one before.
-- The last N and the best by validation mIoU are kept.
-- Restored onto the shardings of today's mesh, whatever devices wrote them.
+- Saving is asynchronous and atomic: a save that is killed leaves the earlier
+  checkpoints intact.
+- The last N checkpoints and the one with the best validation score are kept.
+- Restoring places the arrays on the current mesh, whatever devices saved
+  them.
 """
 
-from collections.abc import Iterator
-import contextlib
-from pathlib import Path
-import shutil
 from typing import Any
 
+from etils import epath
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from jaxseg import files
 from jaxseg.errors import UserError
 
-BEST_METRIC = "miou"
+_SAVE_FAILED = "cannot write a checkpoint"
+_SAVE_ADVICE = (
+  "earlier checkpoints are intact; free some space and run the same command"
+)
 
 
 class Checkpoints:
   """Saves and restores train states under `workdir/checkpoints`."""
 
-  def __init__(self, workdir: Path, *, keep_last: int = 1):
-    self._directory = Path(workdir).absolute() / "checkpoints"
+  def __init__(
+    self,
+    workdir: epath.PathLike,
+    *,
+    keep_last: int = 1,
+    metric: str = "miou",
+  ):
+    """Opens the checkpoints of a work directory.
+
+    Args:
+      workdir: The work directory; `checkpoints` is created in it.
+      keep_last: Number of most recent checkpoints to keep.
+      metric: Name of the score that selects the best checkpoint; the largest
+        value is the best.
+
+    Raises:
+      UserError: The disk refuses the folder, or gs:// lacks a package.
+    """
+    self._directory = files.to_path(workdir) / "checkpoints"
+    if files.is_remote(workdir):
+      _check_google_client(workdir)
+    else:
+      self._directory = self._directory.resolve()
+    self._metric = metric
     keep = checkpoint_managers.AnyPreservationPolicy(
       [
         checkpoint_managers.LatestN(keep_last),
         checkpoint_managers.BestN(
-          get_metric_fn=lambda metrics: metrics[BEST_METRIC],
+          get_metric_fn=self._score,
           n=1,
           keep_checkpoints_without_metrics=False,
         ),
       ]
     )
-    with _explained(self._directory):
-      self._manager = ocp.CheckpointManager(
-        self._directory,
-        options=ocp.CheckpointManagerOptions(
-          preservation_policy=keep,
-          best_fn=lambda metrics: metrics[BEST_METRIC],
-          enable_async_checkpointing=True,
-        ),
-      )
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=keep,
+      best_fn=self._score,
+      enable_async_checkpointing=True,
+    )
+    with self._save_errors():
+      self._manager = ocp.CheckpointManager(self._directory, options=options)
 
-  def save(
-    self, state: Any, metrics: dict[str, float] | None = None
-  ) -> None:
-    """Starts saving; returns once the arrays are copied off the device.
+  def _score(self, metrics: dict[str, float]) -> float:
+    return metrics[self._metric]
+
+  def _save_errors(self):
+    return files.disk_errors(self._directory, _SAVE_FAILED, advice=_SAVE_ADVICE)
+
+  def save(self, state: Any, metrics: dict[str, float] | None = None) -> None:
+    """Starts saving; returns when the arrays are copied off the device.
 
     Args:
-      state: saved under its own step; a step already saved is left alone.
-      metrics: of this state's evaluation, with `miou`, if there was one.
+      state: The train state. It is saved under its own step; a step that has
+        a checkpoint already is skipped.
+      metrics: Scores of this state, if it was evaluated. Only `metric` is
+        saved with the checkpoint.
+
+    Raises:
+      UserError: The disk is full or refuses the checkpoint.
     """
     step = int(state.step)
     if step in self._manager.all_steps():
       return
-    self._check_space(state)
-    with _explained(self._directory):
-      self._manager.save(
-        step,
-        args=ocp.args.StandardSave(state),
-        metrics=metrics and {BEST_METRIC: metrics[BEST_METRIC]},
-      )
-
-  def _check_space(self, state: Any) -> None:
-    """Refuses to begin what the disk cannot hold."""
     self.wait()
-    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
-    free = shutil.disk_usage(self._directory).free
-    if free < needed:
-      raise UserError(
-        f"{self._directory}: no space left for a checkpoint "
-        f"({needed / 2**20:.1f} MB needed, {free / 2**20:.1f} MB free); "
-        "earlier checkpoints are intact; free some space and run the same "
-        "command"
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
+    files.check_space(self._directory, size, _SAVE_FAILED, advice=_SAVE_ADVICE)
+    if metrics is not None:
+      metrics = {self._metric: self._score(metrics)}
+    with self._save_errors():
+      self._manager.save(
+        step, args=ocp.args.StandardSave(state), metrics=metrics
       )
 
   def wait(self) -> None:
-    """Returns when everything is on disk."""
-    with _explained(self._directory):
+    """Returns when all checkpoints are complete.
+
+    Raises:
+      UserError: The disk is full or refuses a checkpoint.
+    """
+    with self._save_errors():
       self._manager.wait_until_finished()
       self._manager.check_for_errors()
 
   def close(self) -> None:
-    """Waits and releases the manager's threads."""
+    """Waits for all checkpoints and stops the manager's threads."""
     self.wait()
     self._manager.close()
 
   def latest_step(self) -> int | None:
-    """Step of the newest complete checkpoint."""
+    """Returns the step of the newest complete checkpoint."""
     return self._manager.latest_step()
 
   def best_step(self) -> int | None:
-    """Step of the checkpoint with the best validation mIoU."""
+    """Returns the step of the checkpoint with the best score.
+
+    None if no checkpoint has a score.
+    """
     return self._manager.best_step()
 
+  def steps(self) -> list[int]:
+    """Returns the steps of all complete checkpoints in ascending order."""
+    return sorted(self._manager.all_steps())
+
   def restore(self, like: Any, step: int | None = None) -> Any:
-    """Restores onto the shapes and shardings of `like` (arrays or structs)."""
+    """Restores a train state onto the shardings of a template.
+
+    Args:
+      like: Arrays or shape structs of the state to restore.
+      step: Step of the checkpoint, by default the latest.
+
+    Raises:
+      UserError: The disk refuses to read the checkpoint.
+    """
     step = self.latest_step() if step is None else step
-    with _explained(self._directory):
+    with self._read_errors(step):
       return self._manager.restore(step, args=ocp.args.StandardRestore(like))
 
   def restore_as_saved(self, step: int) -> dict[str, Any]:
-    """Restores a nested dict of arrays on one device, without a template."""
+    """Restores a nested dict of arrays on one device, without a template.
+
+    Raises:
+      UserError: The checkpoint is incomplete or cannot be read.
+    """
     path = self._directory / str(step) / "default"
-    # Onto this device, whatever devices, of whatever machines, saved it.
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with _explained(self._directory):
+    # The devices that saved the checkpoint may not exist on this machine.
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    restore_args = ocp.ArrayRestoreArgs(sharding=sharding)
+    with self._read_errors(step):
       checkpointer = ocp.PyTreeCheckpointer()
-      tree = checkpointer.metadata(path).item_metadata.tree
-      onto = jax.tree.map(lambda _: ocp.ArrayRestoreArgs(sharding=here), tree)
+      metadata = checkpointer.metadata(path).item_metadata
+      if metadata is None:
+        raise UserError(f"{path.parent}: not a complete checkpoint")
+      tree = metadata.tree
       return checkpointer.restore(
-        path, args=ocp.args.PyTreeRestore(item=tree, restore_args=onto)
+        path,
+        args=ocp.args.PyTreeRestore(
+          item=tree,
+          restore_args=jax.tree.map(lambda _: restore_args, tree),
+        ),
       )
 
-  def steps(self) -> list[int]:
-    """Steps of all complete checkpoints."""
-    return sorted(self._manager.all_steps())
-
-
-@contextlib.contextmanager
-def _explained(directory: Path) -> Iterator[None]:
-  """Turns a failing disk into one line that names the directory."""
-  try:
-    yield
-  except Exception as error:
-    text = str(error)
-    causes = (
-      "No space left",
-      "RESOURCE_EXHAUSTED",
-      "Permission denied",
-      "Disk quota",
-      "Read-only file system",
-      "File too large",
+  def _read_errors(self, step: int):
+    return files.disk_errors(
+      self._directory / str(step),
+      "cannot read the checkpoint",
+      advice="check that the folder is complete and that you may read it",
     )
-    if isinstance(error, OSError) or any(cause in text for cause in causes):
-      line = text.strip().splitlines()[0][:200]
-      raise UserError(
-        f"{directory}: cannot write a checkpoint ({line}); earlier "
-        "checkpoints are intact; free some space and run the same command"
-      ) from error
-    raise
+
+
+def _check_google_client(workdir: epath.PathLike) -> None:
+  """Checks for the package with which orbax deletes checkpoints on gs://.
+
+  Raises:
+    UserError: The package is missing.
+  """
+  try:
+    import google.cloud.storage  # noqa: F401
+  except ImportError as error:
+    raise UserError(
+      f"{workdir}: checkpoints on gs:// need the package google-cloud-storage; "
+      "pip install 'jaxseg[gcs]'"
+    ) from error

@@ -1,44 +1,92 @@
-"""`metrics.jsonl`: the scores of a run, one JSON object a line."""
+"""The scores of a run: `metrics.jsonl` and TensorBoard events."""
 
 from collections.abc import Iterable
 import json
-from pathlib import Path
+import sys
 from typing import Any
 
-from jaxseg.errors import UserError
-from jaxseg.runs.workdir import write_atomically
+from etils import epath
+
+from jaxseg import files
 
 
 class MetricsLog:
-  """`metrics.jsonl`: one JSON object a line, each with `step` and `split`."""
+  """Writes `metrics.jsonl`, one JSON object with `step` and `split` a line."""
 
-  def __init__(self, workdir: Path, *, resume_step: int, enabled: bool = True):
-    """Opens the log; lines after `resume_step` are dropped, to come again."""
-    self._path = workdir / "metrics.jsonl"
+  def __init__(
+    self,
+    workdir: epath.PathLike,
+    *,
+    resume_step: int,
+    enabled: bool = True,
+  ):
+    """Opens the log and drops all lines after `resume_step`.
+
+    Args:
+      workdir: The work directory.
+      resume_step: Step that training continues from; later steps will be
+        taken and logged again.
+      enabled: Whether this process writes the log.
+    """
+    self._path = files.to_path(workdir) / "metrics.jsonl"
     self._enabled = enabled
+    self._lines = []
     self._written = set()
     if enabled and self._path.exists():
-      # A line torn by a power cut has no end.
+      # A power cut can leave a last line without an end.
       lines = self._path.read_text().splitlines(keepends=True)
-      whole = [json.loads(line) for line in lines if line.endswith("\n")]
-      kept = [line for line in whole if line["step"] <= resume_step]
-      self._written = {(line["step"], line["split"]) for line in kept}
-      text = "".join(json.dumps(line) + "\n" for line in kept)
-      write_atomically(self._path, text)
+      for line in (json.loads(line) for line in lines if line.endswith("\n")):
+        if line["step"] <= resume_step:
+          self._lines.append(json.dumps(line) + "\n")
+          self._written.add((line["step"], line["split"]))
+      files.write_text(self._path, "".join(self._lines))
 
   def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
-    """Appends one line, unless it is there from before."""
+    """Adds one line, unless the log already has one of `step` and `split`.
+
+    Raises:
+      UserError: The disk is full or refuses the file.
+    """
     if not self._enabled or (step, split) in self._written:
       return
-    line = json.dumps({"step": step, "split": split, **scalars})
-    try:
+    line = json.dumps({"step": step, "split": split, **scalars}) + "\n"
+    if files.is_remote(self._path):
+      # Object stores cannot append: every line rewrites the file.
+      self._lines.append(line)
+      files.write_text(self._path, "".join(self._lines))
+      return
+    with files.disk_errors(self._path, "cannot be written"):
       with open(self._path, "a") as f:
-        f.write(line + "\n")
-    except OSError as error:
-      raise UserError(f"{self._path}: {error.strerror}") from error
+        f.write(line)
 
 
-def read_metrics(workdir: Path) -> Iterable[dict[str, Any]]:
-  """The lines of `metrics.jsonl`."""
-  with open(workdir / "metrics.jsonl") as f:
-    return [json.loads(line) for line in f]
+def read_metrics(workdir: epath.PathLike) -> Iterable[dict[str, Any]]:
+  """Reads all lines of `metrics.jsonl`."""
+  text = (files.to_path(workdir) / "metrics.jsonl").read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def tensorboard_writer(workdir: epath.PathLike, *, resume_step: int):
+  """Creates a `tensorboardX.SummaryWriter` for a work directory.
+
+  On an object store the writer discards everything and a note is printed,
+  because event files grow by appending.
+
+  Args:
+    workdir: The work directory.
+    resume_step: Step that training continues from; TensorBoard drops later
+      events, which will be written again.
+  """
+  # Importing tensorboardX also imports torch where it is installed.
+  from tensorboardX import SummaryWriter
+
+  remote = files.is_remote(workdir)
+  if remote:
+    print(
+      f"{workdir}: TensorBoard events need a local work directory and are not "
+      "written; metrics.jsonl and pictures/ hold the same values",
+      file=sys.stderr,
+    )
+  return SummaryWriter(
+    str(workdir), purge_step=resume_step + 1, write_to_disk=not remote
+  )

@@ -11,7 +11,7 @@ from jaxtyping import Integer, UInt8
 from ml_collections import ConfigDict
 import numpy as np
 
-from jaxseg import models, tasks
+from jaxseg import files, models, tasks
 from jaxseg.data.placement import Placement
 from jaxseg.errors import UserError
 from jaxseg.evaluation import inference as inferences
@@ -110,7 +110,7 @@ def load_run(workdir: epath.PathLike, checkpoint: str | int = "best") -> Run:
   Raises:
     UserError: There is no run, no checkpoint, or not the one asked for.
   """
-  workdir = epath.Path(workdir)
+  workdir = files.to_path(workdir)
   config = load_config(workdir)
   if not (workdir / "checkpoints").is_dir():
     raise UserError(f"{workdir}/checkpoints: no such directory; train first")

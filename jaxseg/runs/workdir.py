@@ -1,22 +1,22 @@
-"""The work directory: config.json, metrics.jsonl, and the run in them.
+"""The configuration that a work directory belongs to: `config.json`.
 
-`config.json` is the resolved configuration. A work directory belongs to it:
-training continues there only while every field that changes the result is
-the same, and every tool rebuilds the network from it.
+`config.json` holds the resolved configuration of a run, from which every
+command rebuilds the network. Training continues in a work directory only if
+all fields that change the result are the same.
 """
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
+from jaxseg import files
 from jaxseg.config import base
 from jaxseg.errors import UserError
 
-# Fields that may differ between two runs of one work directory, because the
-# parameters after N steps do not depend on them.
+# Names, or beginnings of names, of fields that may change when a run
+# continues: the parameters after N steps do not depend on them.
 FREE_FIELDS = (
   "data.path",
   "data.prepared",
@@ -30,32 +30,12 @@ FREE_FIELDS = (
   "eval.",
 )
 
-
-def write_atomically(path: Path, text: str) -> None:
-  """Writes a file whole or not at all.
-
-  Raises:
-    UserError: the file cannot be written (full disk, no permission).
-  """
-  temporary = path.with_name(f".{path.name}.{os.getpid()}")
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(temporary, "w") as f:
-      f.write(text)
-      f.flush()
-      os.fsync(f.fileno())
-    os.replace(temporary, path)
-  except OSError as error:
-    temporary.unlink(missing_ok=True)
-    raise UserError(f"{path}: cannot write: {error.strerror}") from error
-
-
-def flatten(config: ConfigDict) -> dict[str, Any]:
-  """Fields by dotted name, tuples as lists: what config.json can hold."""
-  return _flatten(json.loads(json.dumps(config.to_dict())))
+# Parts of the configuration whose fields differ between networks.
+_WHOLE = ("model", "heads")
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Returns the leaves of nested dicts by dotted name."""
   flat = {}
   for key, value in tree.items():
     if isinstance(value, dict):
@@ -65,42 +45,59 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
   return flat
 
 
-def save_config(config: ConfigDict, workdir: Path) -> None:
-  """Writes `config.json`."""
-  text = json.dumps(config.to_dict(), indent=2) + "\n"
-  write_atomically(workdir / "config.json", text)
-
-
-def load_config(workdir: Path) -> ConfigDict:
-  """Reads `config.json`; lists become tuples again.
-
-  Fields younger than the file have their defaults, so that runs of earlier
-  versions can be read and continued.
+def save_config(config: ConfigDict, workdir: epath.PathLike) -> None:
+  """Writes `config.json`.
 
   Raises:
-    UserError: no such file, or it is not one of ours.
+    UserError: The disk is full or refuses the file.
   """
-  path = workdir / "config.json"
-  try:
-    tree = json.loads(path.read_text())
-  except FileNotFoundError:
+  text = json.dumps(config.to_dict(), indent=2) + "\n"
+  files.write_text(files.to_path(workdir) / "config.json", text)
+
+
+def load_config(workdir: epath.PathLike) -> ConfigDict:
+  """Reads `config.json` and turns its lists into tuples.
+
+  Fields that are missing because an earlier version of jaxseg wrote the file
+  get their default values, so that its run can be read and continued.
+
+  Raises:
+    UserError: The file does not exist, cannot be read or is not valid JSON.
+  """
+  path = files.to_path(workdir) / "config.json"
+  if not _exists(path):
     raise UserError(
       f"{path}: no such file; expected a work directory written by train.py"
-    ) from None
-  except (OSError, json.JSONDecodeError) as error:
+    )
+  try:
+    with _read_errors(path):
+      tree = json.loads(path.read_text())
+  except json.JSONDecodeError as error:
     raise UserError(f"{path}: not a readable config.json: {error}") from None
   return ConfigDict(_merge(base().to_dict(), _tuples(tree))).lock()
 
 
+def _exists(path: epath.Path) -> bool:
+  with _read_errors(path):
+    return path.exists()
+
+
+def _read_errors(path: epath.Path):
+  return files.disk_errors(
+    path, "cannot be read", advice="check the path and your access to it"
+  )
+
+
 def _merge(defaults: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-  """`saved` over `defaults`; what a network's own file chose stays whole."""
-  whole = ("model", "heads")
-  return {
-    key: _merge(value, saved[key])
-    if isinstance(value, dict) and key in saved and key not in whole
-    else saved.get(key, value)
-    for key, value in {**saved, **defaults}.items()
-  }
+  """Adds the defaults of missing fields to a saved configuration.
+
+  The parts in `_WHOLE` are taken as saved.
+  """
+  merged = {**defaults, **saved}
+  for key, default in defaults.items():
+    if isinstance(default, dict) and key in saved and key not in _WHOLE:
+      merged[key] = _merge(default, saved[key])
+  return merged
 
 
 def _tuples(value: Any) -> Any:
@@ -111,16 +108,18 @@ def _tuples(value: Any) -> Any:
   return value
 
 
-def claim(config: ConfigDict, workdir: Path) -> None:
-  """Makes `workdir` this configuration's, or refuses.
+def claim(config: ConfigDict, workdir: epath.PathLike) -> None:
+  """Saves the configuration, unless the work directory belongs to another.
 
   Raises:
-    UserError: it belongs to another configuration; lists what differs.
+    UserError: Lists the fields that differ from those of the run that the
+      work directory holds.
   """
-  if (workdir / "config.json").exists():
-    old, new = flatten(load_config(workdir)), flatten(config)
+  if _exists(files.to_path(workdir) / "config.json"):
+    old = _flatten(load_config(workdir).to_dict())
+    new = _flatten(_tuples(config.to_dict()))
     differing = [
-      f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
+      f"{key}: {old.get(key)!r} in config.json, {new.get(key)!r} now"
       for key in sorted(old.keys() | new.keys())
       if old.get(key) != new.get(key) and not key.startswith(FREE_FIELDS)
     ]
@@ -128,6 +127,6 @@ def claim(config: ConfigDict, workdir: Path) -> None:
       raise UserError(
         f"{workdir} belongs to another configuration ("
         + "; ".join(differing)
-        + "); continue with that one, or choose another --workdir"
+        + "); repeat that configuration, or choose another --workdir"
       )
   save_config(config, workdir)

@@ -1,46 +1,59 @@
-"""Ctrl-C and SIGTERM: finish the step, save, then stop."""
+"""Ctrl-C and SIGTERM let the current step finish and be saved.
 
+A single process stops after the current step. Several processes must stop
+after the same step: JAX's preemption service tells every process about a
+SIGTERM to any of them, and picks a step that none has reached yet.
+"""
+
+import os
 import signal
 
 import jax
 from jax.experimental import multihost_utils
-import numpy as np
 
 
 class Interruption:
-  """Remembers a request to stop, for the loop to answer between two steps.
+  """Remembers a request to stop until the training loop asks for it.
 
-  A second Ctrl-C stops at once.
+  Use it as a context manager around the loop. A second Ctrl-C raises
+  KeyboardInterrupt at once.
+
+  Attributes:
+    signal: Number of the signal that asked to stop, 0 if none did.
   """
-
-  SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
   def __init__(self):
     self.signal = 0
+    self._several = jax.process_count() > 1
 
   def __enter__(self):
-    self._previous = {s: signal.signal(s, self._note) for s in self.SIGNALS}
+    numbers = [signal.SIGINT]
+    if not self._several:
+      # With several processes this handler belongs to JAX.
+      numbers.append(signal.SIGTERM)
+    self._previous = {n: signal.signal(n, self._record) for n in numbers}
     return self
 
   def __exit__(self, *exception):
     for number, handler in self._previous.items():
       signal.signal(number, handler)
 
-  def _note(self, number, frame):
+  def _record(self, number, frame):
     if self.signal and number == signal.SIGINT:
       raise KeyboardInterrupt
     self.signal = number
+    if self._several:
+      # JAX's preemption service reacts to SIGTERM only.
+      os.kill(os.getpid(), signal.SIGTERM)
 
-  def agreed(self, step: int, every: int) -> bool:
-    """Whether to stop after `step`.
+  def should_stop(self, step: int) -> bool:
+    """Returns whether to save and stop after `step`.
 
-    Several processes must stop at the same step, so they ask each other at
-    every `every`-th step; a single process answers at once.
+    Every process must call it after every step.
     """
-    if jax.process_count() == 1:
+    if not self._several:
       return bool(self.signal)
-    if step % every:
-      return False
-    signals = multihost_utils.process_allgather(np.int32(self.signal))
-    self.signal = int(np.max(signals))
-    return bool(self.signal)
+    stop = multihost_utils.reached_preemption_sync_point(step)
+    if stop and not self.signal:
+      self.signal = signal.SIGTERM
+    return stop

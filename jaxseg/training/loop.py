@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 import numpy as np
 from tqdm import tqdm
 
-from jaxseg import sharding
+from jaxseg import files, sharding
 from jaxseg.errors import UserError
 from jaxseg.evaluation import tables
 from jaxseg.runs.checkpoints import Checkpoints
@@ -41,7 +41,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     UserError: Bad data, a bad field, a full disk, or a loss that is not
       finite.
   """
-  workdir = epath.Path(workdir)
+  workdir = files.to_path(workdir)
   mesh = sharding.make_mesh()
   experiment = setup.create(config, mesh)
   options = experiment.options
@@ -106,7 +106,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         started, started_at = time.perf_counter(), step
 
       scores = None
-      stop = interruption.agreed(step, options.log_every)
+      stop = interruption.should_stop(step)
       if not stop and (step % options.eval_every == 0 or step == last):
         if options.norm_batches:
           following = train_batches(experiment, mesh, start_step=step)

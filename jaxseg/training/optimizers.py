@@ -1,17 +1,18 @@
-"""Optimizers and schedules from the configuration, in optax's words.
+"""Optimizers and learning rate schedules, built from optax.
 
-The order of the chain is what makes decay coupled or decoupled:
+The transformations are chained in this order:
 
   clip -> [coupled decay] -> momentum or moments -> [decoupled decay]
        -> multipliers by path -> learning rate
 
-Coupled decay is added to the gradient before the momentum (torch.optim.SGD,
-TensorFlow's L2 losses); decoupled decay after it (Loshchilov & Hutter 2019,
-arXiv:1711.05101). Multipliers come last, so that 0 freezes a parameter
-altogether and 10 speeds up its decay as well, as Caffe's lr_mult does.
+Coupled decay is added to the gradient before the momentum, as in
+torch.optim.SGD and TensorFlow's L2 losses. Decoupled decay is added after it
+(Loshchilov & Hutter 2019, arXiv:1711.05101). Multipliers come last, as
+Caffe's lr_mult does: a multiplier of 0 freezes a parameter completely, one of
+10 scales its decay as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import re
 from typing import Any
 
@@ -22,43 +23,35 @@ import optax
 
 from jaxseg.errors import UserError, unknown_name
 
+SCHEDULES = ("poly", "cosine", "step", "exponential", "constant")
+OPTIMIZERS = ("sgd", "adamw", "rmsprop")
+
 
 def schedule(config: ConfigDict, *, peak: float, steps: int) -> optax.Schedule:
-  """The learning rate by step: linear warm-up from 0, then the named decay.
+  """Builds a linear warm-up from 0, followed by a named decay.
 
-  With t in [0, 1] the share of the steps after the warm-up, and e the
-  `end_factor`:
+  Let t in [0, 1] be the fraction of the steps after the warm-up and e the
+  `end_factor`. The decays are
+
     poly: peak ((1 - t)^power (1 - e) + e)  (Caffe; DeepLab, PSPNet)
     cosine: peak ((1 + cos(pi t)) / 2 (1 - e) + e)
     step: peak * step_factor^(number of step_fractions passed)
     exponential: peak * decay_rate^(number of decay_steps passed)
     constant: peak
+
+  Args:
+    config: The `schedule` part of the configuration.
+    peak: Learning rate at the end of the warm-up.
+    steps: Number of steps, warm-up included.
+
+  Returns:
+    The learning rate as a function of the step.
+
+  Raises:
+    UserError: Unknown `schedule.name`.
   """
   warmup = config.warmup_steps
-  span = max(steps - warmup, 1)
-  if config.name == "poly":
-    decay = optax.polynomial_schedule(
-      peak, peak * config.end_factor, config.power, span
-    )
-  elif config.name == "cosine":
-    decay = optax.cosine_decay_schedule(peak, span, config.end_factor)
-  elif config.name == "step":
-    decay = optax.piecewise_constant_schedule(
-      peak,
-      {
-        round(f * steps) - warmup: config.step_factor
-        for f in config.step_fractions
-      },
-    )
-  elif config.name == "exponential":
-    decay = optax.exponential_decay(
-      peak, config.decay_steps, config.decay_rate, staircase=True
-    )
-  elif config.name == "constant":
-    decay = optax.constant_schedule(peak)
-  else:
-    known = ("poly", "cosine", "step", "exponential", "constant")
-    raise unknown_name("schedule.name", config.name, known)
+  decay = _decay(config, peak=peak, steps=steps)
   if not warmup:
     return decay
   return optax.join_schedules(
@@ -66,40 +59,74 @@ def schedule(config: ConfigDict, *, peak: float, steps: int) -> optax.Schedule:
   )
 
 
+def _decay(config: ConfigDict, *, peak: float, steps: int) -> optax.Schedule:
+  """Builds the schedule after the warm-up."""
+  warmup = config.warmup_steps
+  span = max(steps - warmup, 1)
+  if config.name == "poly":
+    return optax.polynomial_schedule(
+      peak, peak * config.end_factor, config.power, span
+    )
+  if config.name == "cosine":
+    return optax.cosine_decay_schedule(peak, span, config.end_factor)
+  if config.name == "step":
+    factors = {
+      round(fraction * steps) - warmup: config.step_factor
+      for fraction in config.step_fractions
+    }
+    return optax.piecewise_constant_schedule(peak, factors)
+  if config.name == "exponential":
+    return optax.exponential_decay(
+      peak, config.decay_steps, config.decay_rate, staircase=True
+    )
+  if config.name == "constant":
+    return optax.constant_schedule(peak)
+  raise unknown_name("schedule.name", config.name, SCHEDULES)
+
+
 def create(
   config: ConfigDict, learning_rate: optax.Schedule, params: Any
 ) -> optax.GradientTransformation:
-  """Builds the chain above for parameters of the shape of `params`.
+  """Builds the optimizer.
 
   Args:
-    config: the `optimizer` part of the configuration.
-    learning_rate: from `schedule`.
-    params: arrays or their shapes; only paths are read.
+    config: The `optimizer` part of the configuration.
+    learning_rate: Learning rate by step, from `schedule`.
+    params: The parameters or their shapes; only their paths are read.
+
+  Returns:
+    The chain of transformations that the module's docstring describes.
 
   Raises:
-    UserError: an unknown name, or a pattern that matches no parameter.
+    UserError: Unknown `optimizer.name`, or a pattern that matches no
+      parameter.
   """
-  decay = []
-  if config.weight_decay:
-    mask = decay_mask(params, config.no_decay)
-    decay = [optax.add_decayed_weights(config.weight_decay, mask)]
-  decoupled = config.decoupled or config.name == "adamw"
-  chain = [
-    *([optax.clip_by_global_norm(config.clip_norm)] * bool(config.clip_norm)),
-    *([] if decoupled else decay),
-    *_moments(config),
-    *(decay if decoupled else []),
-  ]
+  chain = []
+  if config.clip_norm:
+    chain.append(optax.clip_by_global_norm(config.clip_norm))
+  chain.extend(_moments_and_decay(config, params))
   if config.multipliers:
-    factors = multiplier_tree(params, config.multipliers)
-    chain.append(_scale_each(factors))
+    chain.append(_scale_by_path(config.multipliers, params))
   chain.append(optax.scale_by_learning_rate(learning_rate))
   transform = optax.chain(*chain)
   if config.accumulate > 1:
-    transform = optax.MultiSteps(
-      transform, config.accumulate
-    ).gradient_transformation()
+    steps = optax.MultiSteps(transform, config.accumulate)
+    transform = steps.gradient_transformation()
   return transform
+
+
+def _moments_and_decay(
+  config: ConfigDict, params: Any
+) -> list[optax.GradientTransformation]:
+  """Builds momentum or moments, with the weight decay before or after."""
+  moments = _moments(config)
+  if not config.weight_decay:
+    return moments
+  mask = _decay_mask(params, config.no_decay)
+  decay = optax.add_decayed_weights(config.weight_decay, mask)
+  if config.decoupled or config.name == "adamw":
+    return [*moments, decay]
+  return [decay, *moments]
 
 
 def _moments(config: ConfigDict) -> list[optax.GradientTransformation]:
@@ -108,56 +135,57 @@ def _moments(config: ConfigDict) -> list[optax.GradientTransformation]:
   if config.name == "adamw":
     return [optax.scale_by_adam(config.b1, config.b2, config.epsilon)]
   if config.name == "rmsprop":
-    momentum = [optax.trace(config.momentum)] * bool(config.momentum)
-    return [optax.scale_by_rms(config.decay_rate, config.epsilon), *momentum]
-  raise unknown_name("optimizer.name", config.name, ("sgd", "adamw", "rmsprop"))
+    moments = [optax.scale_by_rms(config.decay_rate, config.epsilon)]
+    if config.momentum:
+      moments.append(optax.trace(config.momentum))
+    return moments
+  raise unknown_name("optimizer.name", config.name, OPTIMIZERS)
 
 
-def paths(params: Any) -> dict[str, Any]:
-  """Parameters by path, "backbone/stem/conv/kernel"."""
-  return flax.traverse_util.flatten_dict(params, sep="/")
-
-
-def decay_mask(params: Any, no_decay: Sequence[str]) -> Any:
-  """True where weight decay applies: no pattern of `no_decay` matches."""
+def _decay_mask(params: Any, no_decay: Sequence[str]) -> Any:
+  """Returns True for each parameter that no pattern of `no_decay` matches."""
   _check_patterns("optimizer.no_decay", no_decay, params)
-  return _by_path(
-    params, lambda path: not any(re.search(p, path) for p in no_decay)
+  return _map_paths(
+    lambda path: not any(re.search(p, path) for p in no_decay), params
   )
 
 
-def multiplier_tree(
-  params: Any, multipliers: Sequence[tuple[str, float]]
-) -> Any:
-  """Each parameter's factor: that of the first pattern that matches, or 1."""
-  _check_patterns("optimizer.multipliers", [p for p, _ in multipliers], params)
-  return _by_path(
-    params,
-    lambda path: next(
-      (factor for p, factor in multipliers if re.search(p, path)), 1.0
-    ),
+def _scale_by_path(
+  multipliers: Sequence[tuple[str, float]], params: Any
+) -> optax.GradientTransformation:
+  """Scales each update by the factor of the first pattern that matches."""
+  patterns = [pattern for pattern, _ in multipliers]
+  _check_patterns("optimizer.multipliers", patterns, params)
+
+  def factor_of(path: str) -> float:
+    for pattern, factor in multipliers:
+      if re.search(pattern, path):
+        return factor
+    return 1.0
+
+  factors = _map_paths(factor_of, params)
+  return optax.stateless(
+    lambda updates, _: jax.tree.map(lambda f, u: f * u, factors, updates)
   )
 
 
-def _by_path(params: Any, function) -> Any:
-  return flax.traverse_util.unflatten_dict(
-    {path: function(path) for path in paths(params)}, sep="/"
+def _map_paths(function: Callable[[str], Any], params: Any) -> Any:
+  """Returns a tree like `params` of function("backbone/stem/conv/kernel")."""
+  return flax.traverse_util.path_aware_map(
+    lambda path, _: function("/".join(path)), params
   )
 
 
 def _check_patterns(field: str, patterns: Sequence[str], params: Any) -> None:
-  known = paths(params)
+  """Checks that each regular expression matches the path of a parameter.
+
+  Raises:
+    UserError: Names the first pattern that matches none.
+  """
+  known = list(flax.traverse_util.flatten_dict(params, sep="/"))
   for pattern in patterns:
     if not any(re.search(pattern, path) for path in known):
       raise UserError(
         f"{field}: {pattern!r} matches no parameter; paths look like "
-        f"{next(iter(known))!r}"
+        f"{known[0]!r}"
       )
-
-
-def _scale_each(factors: Any) -> optax.GradientTransformation:
-  def update(updates, state, params=None):
-    del params
-    return jax.tree.map(lambda f, u: f * u, factors, updates), state
-
-  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxseg.data import Dataset
 from jaxseg.evaluation import pictures
-from jaxseg.runs.metrics_log import MetricsLog
+from jaxseg.runs.metrics_log import MetricsLog, tensorboard_writer
 
 
 class Reports:
@@ -38,11 +38,7 @@ class Reports:
     self._writer = None
     if not enabled:
       return
-    # Imported here because it loads torch where torch is installed.
-    from tensorboardX import SummaryWriter
-
-    # TensorBoard drops the events after the resumed step; they come again.
-    self._writer = SummaryWriter(str(workdir), purge_step=resume_step + 1)
+    self._writer = tensorboard_writer(workdir, resume_step=resume_step)
 
   def scalars(self, step: int, split: str, values: dict[str, float]) -> None:
     """Writes one line of metrics.jsonl, and the same to TensorBoard."""

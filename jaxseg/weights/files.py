@@ -6,8 +6,8 @@ zipped or in the format before PyTorch 1.6. PyTorch files are unpickled with
 the wrappers `{"state_dict": ...}` and `{"model": ...}` are removed.
 
 `save` writes `.safetensors` or `.npz` with keys such as
-`params/backbone/stem/conv/kernel`. A file has a temporary name until it is
-complete.
+`params/backbone/stem/conv/kernel`. A file is written whole or not at
+all.
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxseg.errors import UserError
+from jaxseg.files import atomic_write, to_path
 from jaxseg.weights import paths
 
 NamedArrays = dict[str, np.ndarray]
@@ -170,9 +171,10 @@ def save(path: str | os.PathLike, variables: Mapping) -> None:
     variables: `{"params": ..., "batch_stats": ...}`, nested dicts of arrays.
 
   Raises:
-    UserError: The path has another ending.
+    UserError: The path has another ending, or the disk is full or refuses
+      the file.
   """
-  path = pathlib.Path(path).expanduser()
+  path = to_path(path)
   if path.suffix not in (".npz", ".safetensors"):
     raise UserError(
       f"{path}: expected a path ending in .npz or .safetensors, "
@@ -182,16 +184,11 @@ def save(path: str | os.PathLike, variables: Mapping) -> None:
     name: np.asarray(value, order="C")
     for name, value in paths.flatten(variables).items()
   }
-  path.parent.mkdir(parents=True, exist_ok=True)
-  unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-  try:
+  with atomic_write(path) as file:
     if path.suffix == ".npz":
-      np.savez(unfinished, **flat)
+      np.savez(file, **flat)
     else:
-      safetensors.numpy.save_file(flat, unfinished)
-    os.replace(unfinished, path)
-  finally:
-    unfinished.unlink(missing_ok=True)
+      file.write(safetensors.numpy.save(flat))
 
 
 def load(path: str | os.PathLike) -> dict:

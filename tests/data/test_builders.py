@@ -172,7 +172,7 @@ def test_full_disk(folder, configure, tmp_path, monkeypatch):
 
   monkeypatch.setattr(examples, "generate", full)
   config = configure(folder(), loader="tfdata")
-  with pytest.raises(UserError, match="no space left in .*data.prepared="):
+  with pytest.raises(UserError, match="No space left .*data.prepared="):
     data.open(config)
   assert prepared_sets(tmp_path) == []
 

@@ -146,7 +146,7 @@ def test_multipliers_by_path_scale_the_whole_update():
 
 def test_no_decay_leaves_the_bias_alone():
   new = run(steps=1, weight_decay=0.1, no_decay=("bias$",))
-  # Gradient 0.5 * 4, no decay.
+  # The gradient is 0.5 * 4; decay would add 0.1 * 4.
   np.testing.assert_allclose(new["head"]["conv"]["bias"], [4 - 0.1 * 2])
 
 
@@ -161,7 +161,8 @@ def test_clipping_bounds_the_global_norm():
 
 def test_accumulation_averages_gradients():
   new = run(steps=4, accumulate=4, weight_decay=0.0)
-  # Parameters stand still meanwhile: mean of 0.5 w + s over s = 0..3.
+  # Parameters change only at the fourth step; the gradient is the mean of
+  # 0.5 w + s over s = 0, 1, 2, 3.
   np.testing.assert_allclose(
     new["head"]["conv"]["kernel"], [3 - 0.1 * (1.5 + 1.5)], rtol=1e-6
   )

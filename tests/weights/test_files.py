@@ -4,6 +4,7 @@ import os
 import pickle
 import sys
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -65,10 +66,20 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, suffix, monkeypatch):
     raise OSError("disk full")
 
   monkeypatch.setattr(os, "replace", fail)
-  with pytest.raises(OSError, match="disk full"):
+  with pytest.raises(UserError, match="cannot be written .disk full"):
     weights.save(path, {"params": {}})
   assert path.read_bytes() == before
   assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_converted_weights_on_an_object_store(bucket, tmp_path, suffix):
+  weights.save(tmp_path / f"w{suffix}", VARIABLES)
+  weights.save(bucket / f"w{suffix}", VARIABLES)
+  copy = tmp_path / f"copy{suffix}"
+  copy.write_bytes((bucket / f"w{suffix}").read_bytes())
+  local, remote = weights.load(tmp_path / f"w{suffix}"), weights.load(copy)
+  jax.tree.map(np.testing.assert_array_equal, local, remote)
 
 
 def test_save_and_load_name_what_they_expect(tmp_path):

@@ -1,0 +1,88 @@
+"""Which checkpoints are kept, and where they are."""
+
+import os
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from jaxseg import files
+from jaxseg.errors import UserError
+from jaxseg.runs.checkpoints import Checkpoints
+from jaxseg.training.state import TrainState
+
+
+def state(step):
+  return TrainState(
+    step=jnp.int32(step),
+    params={"w": jnp.full(4, float(step))},
+    batch_stats={},
+    opt_state=(),
+    ema=None,
+  )
+
+
+def test_the_last_and_the_best_are_kept(tmp_path):
+  checkpoints = Checkpoints(tmp_path, keep_last=2, metric="accuracy")
+  assert checkpoints.latest_step() is None
+  for step, accuracy in ((1, 0.2), (2, 0.9), (3, 0.5)):
+    checkpoints.save(state(step), {"accuracy": accuracy, "miou": -accuracy})
+  checkpoints.save(state(4))
+  checkpoints.save(state(5))
+  checkpoints.close()
+  checkpoints = Checkpoints(tmp_path, keep_last=2, metric="accuracy")
+  assert checkpoints.steps() == [2, 4, 5]
+  assert (checkpoints.best_step(), checkpoints.latest_step()) == (2, 5)
+  restored = checkpoints.restore(state(0))
+  np.testing.assert_array_equal(restored.params["w"], np.full(4, 5.0))
+  tree = checkpoints.restore_as_saved(2)
+  np.testing.assert_array_equal(tree["params"]["w"], np.full(4, 2.0))
+  checkpoints.close()
+
+
+def test_nothing_is_saved_on_a_disk_without_space(tmp_path, monkeypatch):
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(state(1))
+  checkpoints.wait()
+  monkeypatch.setattr(files, "free_bytes", lambda path: 2**19)
+  with pytest.raises(UserError) as error:
+    checkpoints.save(state(2))
+  line = str(error.value)
+  assert line.startswith(f"{tmp_path}/checkpoints: cannot write a checkpoint")
+  assert "1.0 MB needed, 0.5 MB free" in line and "run the same command" in line
+  assert checkpoints.steps() == [1]
+  checkpoints.close()
+
+
+def test_a_lost_checkpoint_is_one_line(tmp_path):
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(state(1))
+  checkpoints.wait()
+  (tmp_path / "checkpoints" / "1").rename(tmp_path / "checkpoints" / "lost")
+  with pytest.raises(UserError, match="checkpoints/1: not a complete"):
+    checkpoints.restore_as_saved(1)
+  checkpoints.close()
+
+
+def test_directories_reach_orbax_whole(tmp_path, bucket, monkeypatch):
+  seen = []
+  monkeypatch.setattr(
+    ocp, "CheckpointManager", lambda directory, options: seen.append(directory)
+  )
+  for name in ("google.cloud", "google.cloud.storage"):
+    monkeypatch.setitem(sys.modules, name, sys)
+  monkeypatch.chdir(tmp_path)
+  Checkpoints("run")
+  Checkpoints(bucket / "run")
+  Checkpoints("gs://bucket/run")
+  local, *remote = map(os.fspath, seen)
+  assert local == f"{tmp_path}/run/checkpoints"
+  assert remote == ["gs://bucket/run/checkpoints"] * 2
+
+
+def test_a_missing_package_for_object_stores_is_named(bucket, monkeypatch):
+  monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
+  with pytest.raises(UserError, match="pip install 'jaxseg.gcs.'"):
+    Checkpoints(bucket / "run")
