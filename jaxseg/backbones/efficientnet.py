@@ -28,8 +28,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxseg.backbones.mobilenet_v2 import round_width
 from jaxseg.backbones.strides import dilate
+from jaxseg.backbones.widths import round_width
 from jaxseg.layers.conv import ConvNormAct
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.squeeze_excite import SqueezeExcite

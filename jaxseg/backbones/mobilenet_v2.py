@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.backbones.strides import dilate
+from jaxseg.backbones.widths import round_width
 from jaxseg.layers.conv import ConvNormAct
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.types import Activation, Features, Images
@@ -41,12 +42,6 @@ STAGES = (
   (6, 160, 3, 2),
   (6, 320, 1, 1),
 )
-
-
-def round_width(features: int | float) -> int:
-  """The nearest multiple of 8 that is not below 90 % of `features`."""
-  rounded = max(8, int(features + 4) // 8 * 8)
-  return rounded if rounded >= 0.9 * features else rounded + 8
 
 
 class InvertedResidual(nn.Module):

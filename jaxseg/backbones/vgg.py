@@ -135,6 +135,25 @@ class VGG(nn.Module):
     )
 
 
+def require_pooling_vgg(backbone: nn.Module) -> None:
+  """Raises an error unless a decoder can unpool by the backbone's maxima.
+
+  Raises:
+    UserError: `backbone` is not a VGG with five 2x2 max poolings of stride 2.
+  """
+  if (
+    not isinstance(backbone, VGG)
+    or backbone.output_stride != 32
+    or backbone.pool_window != 2
+  ):
+    raise UserError(
+      f"model.backbone is a {type(backbone).__name__} without the 2x2 max "
+      "poolings whose indices the decoder needs; expected a VGG with "
+      "output_stride=32 and pool_window=2, such as "
+      "--config.model.backbone.name=vgg16_bn"
+    )
+
+
 _SIZES = {
   "vgg11": (1, 1, 2, 2, 2),
   "vgg13": (2, 2, 2, 2, 2),

@@ -31,8 +31,9 @@ from jaxseg.backbones.alexnet import AlexNet
 from jaxseg.backbones.densenet import DenseNet
 from jaxseg.backbones.efficientnet import EfficientNet
 from jaxseg.backbones.googlenet import GoogLeNet
-from jaxseg.backbones.mobilenet_v2 import MobileNetV2, round_width
+from jaxseg.backbones.mobilenet_v2 import MobileNetV2
 from jaxseg.backbones.vgg import VGG
+from jaxseg.backbones.widths import round_width
 from jaxseg.backbones.xception import Xception
 from jaxseg.layers.conv import ConvNormAct, torch_uniform, torch_uniform_bias
 from jaxseg.layers.norm import BatchNorm

@@ -20,9 +20,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxseg.backbones.vgg import require_pooling_vgg
+from jaxseg.layers.caffe_norm import CAFFE_NORM
 from jaxseg.layers.conv import Conv, ConvNormAct
 from jaxseg.layers.transposed import ConvTranspose
-from jaxseg.models.segnet import CAFFE_NORM, require_pooling_vgg, unpool
+from jaxseg.layers.unpool import unpool
 from jaxseg.types import Images, Outputs
 
 

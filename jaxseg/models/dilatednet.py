@@ -27,6 +27,7 @@ from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.conv import Conv
 from jaxseg.layers.dense_conv import DenseConvHead
 from jaxseg.layers.norm import BatchNorm
+from jaxseg.layers.reflect import reflect_pad
 from jaxseg.layers.resize import zoom_bilinear
 from jaxseg.types import Images, Outputs
 
@@ -178,19 +179,16 @@ class DilatedNet(nn.Module):
     )
 
   def _mirrored(self, image: jax.Array) -> jax.Array:
-    """Mirrors an image at its borders, again and again if it is small.
+    """Pads an image by reflection so that the scores cover it.
 
-    Score i then sees as many pixels before pixel 8 i as the front end loses
-    on each side, and the last pixel has a score on it or behind it.
+    `margin` pixels, which the front end removes, are added above and on the
+    left, so that score i belongs to pixel 8 i. The bottom and right are padded
+    so that the last score lies on or beyond the last pixel.
     """
     margin = self.margin()
-    for axis in (1, 2):
-      size = image.shape[axis]
-      scores = -(-(size - 1) // STRIDE) + 1
-      after = STRIDE * scores + margin - size
-      index = np.pad(np.arange(size), (margin, after), mode="reflect")
-      image = jnp.take(image, index, axis=axis)
-    return image
+    scores = [-(-(side - 1) // STRIDE) + 1 for side in image.shape[1:3]]
+    height, width = (2 * margin + STRIDE * count for count in scores)
+    return reflect_pad(image, margin, (height, width))
 
   def margin(self) -> int:
     """Pixels lost on each side of the image: 186 for VGG-16 and fc6 7x7."""

@@ -29,10 +29,10 @@ import jax.numpy as jnp
 
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.conv import Conv
+from jaxseg.layers.crop import centre_crop
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.pool import max_pool
 from jaxseg.layers.transposed import ConvTranspose
-from jaxseg.models.unet import centre_crop
 from jaxseg.types import Images, Outputs
 
 STATISTICS = ("batch", "image", "running")

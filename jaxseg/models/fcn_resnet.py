@@ -13,46 +13,13 @@ import functools
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from jaxseg.layers.conv import (
-  Conv,
-  ConvNormAct,
-  torch_uniform,
-  torch_uniform_bias,
-)
+from jaxseg.layers.conv import ConvNormAct
+from jaxseg.layers.fcn_head import FCNHead
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.resize import resize_bilinear
 from jaxseg.types import Images, Outputs
-
-
-class FCNHead(nn.Module):
-  """3x3 convolution to a quarter, dropout, 1x1 classifier, in float32."""
-
-  num_classes: int
-  dropout_rate: float
-  conv: Callable[..., Any]
-  param_dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    features = x.shape[-1] // 4
-    x = self.conv(features, kernel_init=torch_uniform, name="conv")(
-      x, train=train
-    )
-    x = nn.Dropout(self.dropout_rate, name="dropout")(
-      x, deterministic=not train
-    )
-    x = Conv(
-      self.num_classes,
-      1,
-      kernel_init=torch_uniform,
-      bias_init=torch_uniform_bias(features),
-      param_dtype=self.param_dtype,
-      name="classifier",
-    )(x)
-    return x.astype(jnp.float32)
 
 
 class FCNResNet(nn.Module):

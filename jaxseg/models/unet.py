@@ -29,12 +29,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 import numpy as np
 
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.conv import Conv, ConvNormAct, kaiming_fan_in
+from jaxseg.layers.crop import centre_crop, crop_or_pad
 from jaxseg.layers.pool import max_pool
+from jaxseg.layers.reflect import reflect_pad
 from jaxseg.layers.resize import resize_bilinear
 from jaxseg.layers.transposed import ConvTranspose
 from jaxseg.types import Images, Logits, Outputs
@@ -45,23 +46,6 @@ UPSAMPLES = ("transposed", "bilinear", "bilinear_conv")
 # He's rule with the N of the paper's Sec. 3, the inputs of one unit: of a 2x2
 # stamp at stride 2 a single tap reaches a pixel.
 stamp_init = nn.initializers.variance_scaling(8.0, "fan_in", "normal")
-
-
-def fit(
-  x: Float[Array, "n h w c"], size: tuple[int, int]
-) -> Float[Array, "n h2 w2 c"]:
-  """Cuts, or fills up with zeros, at the bottom and on the right."""
-  missing = [max(s - a, 0) for s, a in zip(size, x.shape[1:3], strict=True)]
-  x = x[:, : size[0], : size[1]]
-  return jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-
-
-def centre_crop(
-  x: Float[Array, "n h w c"], size: tuple[int, int]
-) -> Float[Array, "n h2 w2 c"]:
-  """The middle of `x`; an odd rest falls at the bottom and on the right."""
-  top, left = ((a - s) // 2 for a, s in zip(x.shape[1:3], size, strict=True))
-  return x[:, top : top + size[0], left : left + size[1]]
 
 
 def valid_sizes(wanted: int, depth: int = 4) -> tuple[int, int]:
@@ -77,24 +61,6 @@ def valid_sizes(wanted: int, depth: int = 4) -> tuple[int, int]:
   scale = 2**depth
   bottom = 8 - (4 - wanted) // scale
   return scale * bottom + 4 * (scale - 1), scale * (bottom - 8) + 4
-
-
-def mirror(
-  image: Images, before: int, sizes: tuple[int, int]
-) -> Float[Array, "n h2 w2 c"]:
-  """Continues an image by reflection, about its outermost pixels.
-
-  Args:
-    image: images.
-    before: rows above and columns to the left that are added.
-    sizes: height and width of the result.
-  """
-  for axis, size in zip((1, 2), sizes, strict=True):
-    pixels = image.shape[axis]
-    after = size - pixels - before
-    index = np.pad(np.arange(pixels), (before, after), mode="reflect")
-    image = jnp.take(image, index, axis=axis)
-  return image
 
 
 class Block(nn.Module):
@@ -159,7 +125,7 @@ class UNet(nn.Module):
       plan = [valid_sizes(a, len(self.features) - 1) for a in x.shape[1:3]]
       # What the convolutions take away at the top and on the left.
       margin = (plan[0][0] - plan[0][1]) // 2
-      x = mirror(x, margin, (plan[0][0], plan[1][0]))
+      x = reflect_pad(x, margin, (plan[0][0], plan[1][0]))
     conv = functools.partial(
       ConvNormAct,
       norm=self.norm,
@@ -206,7 +172,7 @@ class UNet(nn.Module):
       skip, width = skips[level - 1], self.features[level - 1]
       x = self._enlarge(x, level, conv, train=train)
       if self.padding == "same":
-        x = fit(x, skip.shape[1:3])
+        x = crop_or_pad(x, skip.shape[1:3])
       else:
         skip = centre_crop(skip, x.shape[1:3])
       x = jnp.concatenate([skip, x] if self.skip_first else [x, skip], axis=-1)
@@ -290,7 +256,7 @@ def overlap_tile(
   taken, given = valid_sizes(tile, depth)
   margin, (h, w) = (taken - given) // 2, image.shape[1:3]
   rows, columns = (-(-side // tile) for side in (h, w))
-  padded = mirror(
+  padded = reflect_pad(
     image,
     margin,
     ((rows - 1) * tile + taken, (columns - 1) * tile + taken),

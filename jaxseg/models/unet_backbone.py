@@ -25,9 +25,9 @@ import jax.numpy as jnp
 from jaxseg.backbones.vgg import VGG
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.conv import Conv, ConvNormAct
+from jaxseg.layers.crop import crop_or_pad
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.resize import resize_bilinear, resize_nearest
-from jaxseg.models.unet import fit
 from jaxseg.types import Images, Outputs
 
 UPSAMPLES = ("nearest", "bilinear")
@@ -118,7 +118,7 @@ class UNetBackbone(nn.Module):
       x = resize_bilinear(x, larger, align_corners=False)
     else:
       raise unknown_name("model.upsample", self.upsample, UPSAMPLES)
-    return fit(x, size)
+    return crop_or_pad(x, size)
 
 
 BACKBONE = {"name": "resnet34"}
