@@ -1,21 +1,24 @@
 """SegNet, SegNet-Basic and Bayesian SegNet.
 
 SegNet (Badrinarayanan, Kendall & Cipolla 2017, arXiv:1511.00561). The idea
-(Fig. 2 and 3): the encoder is VGG-16 without its dense layers; the decoder
-mirrors it, and where the encoder pooled it puts each value back where the
-maximum had been, so that edges keep their place and nothing is learned for
-upsampling. The last decoder convolution is the classifier.
+(Fig. 2 and 3): the encoder is VGG-16 without its dense layers, and the decoder
+mirrors it. Unpooling puts each value back at the position of the encoder's
+maximum, which keeps edges in place and needs no parameters. The last
+convolution of the decoder is the classifier.
 
-SegNet-Basic (Sec. 3.3 of the paper): four 7x7 convolutions of 64 features
-down, four up without ReLU, and local response normalisation of the image.
+SegNet-Basic (Sec. 3.3): local response normalisation of the image, four 7x7
+convolutions of 64 features in the encoder, and four without ReLU in the
+decoder.
 
 Bayesian SegNet (Kendall, Badrinarayanan & Cipolla 2015, arXiv:1511.02680,
-Fig. 1): dropout around the three deepest stages, in prediction too: the mean
-over random networks is the answer, their variance its uncertainty.
+Fig. 1): dropout around the three deepest stages, at test time as well. The
+mean over the sampled networks is the prediction, and their variance its
+uncertainty (`jaxseg.layers.monte_carlo`).
 
 Numbers are those of the authors' prototxts (alexgkendall/SegNet-Tutorial):
-ceil-mode pools, biases also before a norm (the paper's SegNet-Basic has none:
-`use_bias=False`), He's initialiser, norms that begin at a shift of 0.001.
+ceil-mode pools, biases before norms as well (the paper's SegNet-Basic has
+none: `use_bias=False`), He's initialiser, norms whose shift is initialised to
+0.001.
 """
 
 import functools
@@ -34,13 +37,17 @@ from jaxseg.types import Images, Outputs
 
 
 class SegNet(nn.Module):
-  """`[n, h, w, 3]` -> `logits` `[n, h, w, num_classes]`.
+  """Maps `[n, h, w, 3]` to `logits` `[n, h, w, num_classes]`.
 
   Attributes:
-    backbone: a VGG; the decoder has its widths and depths, backwards.
-    dropout_stages: those whose decoder ends in dropout; the backbone's own
-      field drops out behind its pools.
-    dropout_rate: of the decoder.
+    num_classes: Number of classes.
+    backbone: VGG; the decoder mirrors its widths and depths.
+    dropout_stages: Stages whose decoder ends in dropout. The backbone's field
+      of this name adds dropout after its pools.
+    dropout_rate: Dropout rate of the decoder.
+    norm: Factory of the normalisation layers.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -71,25 +78,37 @@ class SegNet(nn.Module):
         x = conv(encoded.shape[-1], name=f"conv{s}_{b}_d")(x, train=train)
       if s == 1:
         break
-      # The last of a stage has the features of the next.
+      # The last layer of a stage has the features of the next stage.
       width = features[f"conv{s - 1}"].shape[-1]
       x = conv(width, name=f"conv{s}_1_d")(x, train=train)
       if s in self.dropout_stages:
         x = nn.Dropout(self.dropout_rate, name=f"dropout{s}_d")(
           x, deterministic=not train
         )
-    x = Conv(self.num_classes, kernel_init=kaiming_fan_in, name="classifier")(x)
+    x = Conv(
+      self.num_classes,
+      3,
+      kernel_init=kaiming_fan_in,
+      param_dtype=self.param_dtype,
+      name="classifier",
+    )(x)
     return {"logits": x.astype(jnp.float32)}
 
 
 class SegNetBasic(nn.Module):
-  """`[n, h, w, 3]`, colours 0..255, -> `logits` `[n, h, w, num_classes]`.
+  """Maps `[n, h, w, 3]` to `logits` `[n, h, w, num_classes]`.
+
+  Images have colours 0 to 255, which the local response normalisation expects.
 
   Attributes:
-    features: of every convolution.
-    kernel_size: of every convolution.
-    stages: pools, and unpoolings.
-    use_bias: of the convolutions before norms.
+    num_classes: Number of classes.
+    features: Features of every convolution.
+    kernel_size: Kernel size of every convolution.
+    stages: Number of poolings, and of unpoolings.
+    use_bias: Whether convolutions before norms have a bias.
+    norm: Factory of the normalisation layers.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -123,7 +142,11 @@ class SegNetBasic(nn.Module):
       x = unpool(x, encoded[s - 1], ceil_mode=True)
       x = conv(act=None, name=f"conv{s}_d")(x, train=train)
     x = Conv(
-      self.num_classes, 1, kernel_init=kaiming_fan_in, name="classifier"
+      self.num_classes,
+      1,
+      kernel_init=kaiming_fan_in,
+      param_dtype=self.param_dtype,
+      name="classifier",
     )(x)
     return {"logits": x.astype(jnp.float32)}
 

@@ -29,13 +29,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 import numpy as np
 
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.conv import Conv, ConvNormAct, kaiming_fan_in
 from jaxseg.layers.crop import centre_crop, crop_or_pad
 from jaxseg.layers.pool import max_pool
-from jaxseg.layers.reflect import reflect_pad
 from jaxseg.layers.resize import resize_bilinear
 from jaxseg.layers.transposed import ConvTranspose
 from jaxseg.types import Images, Logits, Outputs
@@ -61,6 +61,24 @@ def valid_sizes(wanted: int, depth: int = 4) -> tuple[int, int]:
   scale = 2**depth
   bottom = 8 - (4 - wanted) // scale
   return scale * bottom + 4 * (scale - 1), scale * (bottom - 8) + 4
+
+
+def mirror(
+  image: Images, before: int, sizes: tuple[int, int]
+) -> Float[Array, "n h2 w2 c"]:
+  """Continues an image by reflection, about its outermost pixels.
+
+  Args:
+    image: images.
+    before: rows above and columns to the left that are added.
+    sizes: height and width of the result.
+  """
+  for axis, size in zip((1, 2), sizes, strict=True):
+    pixels = image.shape[axis]
+    after = size - pixels - before
+    index = np.pad(np.arange(pixels), (before, after), mode="reflect")
+    image = jnp.take(image, index, axis=axis)
+  return image
 
 
 class Block(nn.Module):
@@ -125,7 +143,7 @@ class UNet(nn.Module):
       plan = [valid_sizes(a, len(self.features) - 1) for a in x.shape[1:3]]
       # What the convolutions take away at the top and on the left.
       margin = (plan[0][0] - plan[0][1]) // 2
-      x = reflect_pad(x, margin, (plan[0][0], plan[1][0]))
+      x = mirror(x, margin, (plan[0][0], plan[1][0]))
     conv = functools.partial(
       ConvNormAct,
       norm=self.norm,
@@ -256,7 +274,7 @@ def overlap_tile(
   taken, given = valid_sizes(tile, depth)
   margin, (h, w) = (taken - given) // 2, image.shape[1:3]
   rows, columns = (-(-side // tile) for side in (h, w))
-  padded = reflect_pad(
+  padded = mirror(
     image,
     margin,
     ((rows - 1) * tile + taken, (columns - 1) * tile + taken),

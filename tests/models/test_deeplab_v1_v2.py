@@ -8,23 +8,24 @@ import numpy as np
 import pytest
 
 from jaxseg import models
+from jaxseg.models import deeplab_v1, deeplab_v2
 from jaxseg.models.deeplab_v2 import scaled_size
 from network_shapes import network_shapes, total_size
 import receptive_field
 import torch_parity
 
-FOV_7X7 = dict(kernel_size=7, dilation=4, features=4096)
-FOV_4X4 = dict(kernel_size=4, dilation=4, features=4096)
-VGG = dict(backbone="vgg16", hidden_features=1024, scales=(1.0,))
+VGG = deeplab_v2.VARIANTS["vgg"]
 # Papers and released prototxts, by arithmetic: (network, classes, fields).
 COUNTS = [
   ("deeplab_v1", 21, {}, 20_505_429),
   ("deeplab_v1", 11, {}, 20_495_179),
   ("deeplab_v1", 19, {}, 20_503_379),
-  ("deeplab_v1", 21, FOV_7X7, 134_346_581),
-  ("deeplab_v1", 21, FOV_4X4, 65_140_565),
+  ("deeplab_v1", 21, deeplab_v1.VARIANTS["fov7x7"], 134_346_581),
+  ("deeplab_v1", 21, deeplab_v1.VARIANTS["fov4x4"], 65_140_565),
+  ("deeplab_v1", 21, deeplab_v1.VARIANTS["fov4x4_rate8"], 65_140_565),
   ("deeplab_v2", 21, {}, 44_048_532),
   ("deeplab_v2", 21, VGG, 37_877_652),
+  ("deeplab_v2", 21, deeplab_v2.VARIANTS["vgg_aspp_s"], 37_877_652),
 ]
 SIZES = (1, 1, 1, 1, 1)
 NARROW = dict(name="vgg16", width=4, stage_sizes=SIZES)
@@ -56,10 +57,10 @@ def test_multi_scale_branches_add_640_features():
   ("size", "scores"),
   [((321, 321), (41, 41)), ((513, 513), (65, 65)), ((360, 480), (46, 61))],
 )
-@pytest.mark.parametrize("msc", [0, 128])
-def test_scores_of_deeplab_v1(size, scores, msc):
+@pytest.mark.parametrize("fields", [{}, deeplab_v1.VARIANTS["msc"]])
+def test_scores_of_deeplab_v1(size, scores, fields):
   """n = 32 k - 31 pixels give 4 k - 3 scores; 360x480 needs ceil pools."""
-  outputs, variables = _shapes("deeplab_v1", size, multi_scale_features=msc)
+  outputs, variables = _shapes("deeplab_v1", size, **fields)
   (fc8,) = variables["intermediates"]["fc8"]["__call__"]
   assert fc8.shape == (1, *scores, 21)
   assert outputs["logits"].shape == (1, *size, 21)

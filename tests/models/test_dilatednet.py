@@ -204,7 +204,10 @@ def test_joint_training_starts_from_the_front_end(tmp_path):
   [
     ({"context": "bassic"}, ["model.context", "did you mean 'basic'"]),
     ({"context_layers": 9}, ["context_layers=9", "7 or 8 or 10"]),
-    ({"context": "large", "context_layers": 10}, ["large context has 8"]),
+    (
+      {"context": "large", "context_layers": 10},
+      ["expected 8 layers", "large"],
+    ),
     ({"backbone": "resnet18"}, ["ResNet", "output_stride=8", "vgg16"]),
     ({"backbone": {"name": "vgg16", "padding": 1}}, ["padding=0"]),
   ],

@@ -254,7 +254,7 @@ def test_the_next_stage_by_the_name_of_what_it_adds(tmp_path):
   ("name", "fields", "names"),
   [
     ("fcn_8s", {"stride": 12}, ["stride=12", "expected a stride of 32"]),
-    ("fcn_8s", {"skip_scales": (0.1,)}, ["(0.1,)", "none or 0, 1, 2"]),
+    ("fcn_8s", {"skip_scales": (0.1,)}, ["(0.1,)", "0, 1, 2"]),
     ("fcn_8s", {"learned_upsampling": "al"}, ["did you mean 'all'"]),
     (
       "fcn_32s",
