@@ -31,9 +31,9 @@ from jaxseg.types import Images, Outputs
 class DeconvNet(nn.Module):
   """Maps `[n, h, w, 3]` to `logits` `[n, h, w, num_classes]`.
 
-  fc6 needs an output of the fifth pool of at least its kernel size. Smaller images (below 193
-  pixels with the paper's 7x7 kernel) are zero-padded at the bottom and right;
-  zero is the mean colour.
+  The map of the fifth pool must be at least as large as fc6's kernel. Smaller
+  images (below 193 pixels with the paper's 7x7 kernel) are zero-padded at the
+  bottom and right; zero is the mean colour.
 
   Attributes:
     num_classes: Number of classes.

@@ -43,40 +43,6 @@ OUTPUT_STRIDE = 8
 SCORE_INIT = nn.initializers.normal(0.01)
 
 
-class MultiScaleBranch(nn.Module):
-  """A 3x3 and a 1x1 convolution that bring an early map to the scores' grid.
-
-  Attributes:
-    features: Features of both convolutions.
-    strides: Distance between scores in pixels of this map.
-    size: Height and width of the scores.
-    dtype: Computation dtype; None promotes inputs and parameters.
-    param_dtype: Dtype of the parameters.
-  """
-
-  features: int
-  strides: int
-  size: tuple[int, int]
-  dtype: Any = None
-  param_dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-    # Ceil-mode pools read beyond the bottom and right border. These windows
-    # must do so as well to give as many outputs as there are scores.
-    padding = tuple(
-      (1, max((out - 1) * self.strides + 2 - have, 0))
-      for out, have in zip(self.size, x.shape[1:3], strict=True)
-    )
-    x = Conv(
-      self.features, 3, strides=self.strides, padding=padding, name="conv3x3",
-      **types,
-    )(x)  # fmt: skip
-    x = x[:, : self.size[0], : self.size[1]]
-    return nn.relu(Conv(self.features, 1, name="conv1x1", **types)(nn.relu(x)))
-
-
 class DeepLabV1(nn.Module):
   """Maps `[n, h, w, 3]` to `logits` `[n, h, w, num_classes]`.
 
@@ -153,6 +119,40 @@ class DeepLabV1(nn.Module):
       )(x)
       for i, (x, stride) in enumerate(zip(maps, strides, strict=True))
     ]
+
+
+class MultiScaleBranch(nn.Module):
+  """A 3x3 and a 1x1 convolution that bring an early map to the scores' grid.
+
+  Attributes:
+    features: Features of both convolutions.
+    strides: Distance between scores in pixels of this map.
+    size: Height and width of the scores.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
+  """
+
+  features: int
+  strides: int
+  size: tuple[int, int]
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+    # Ceil-mode pools read beyond the bottom and right border. These windows
+    # must do so as well to give as many outputs as there are scores.
+    padding = tuple(
+      (1, max((out - 1) * self.strides + 2 - have, 0))
+      for out, have in zip(self.size, x.shape[1:3], strict=True)
+    )
+    x = Conv(
+      self.features, 3, strides=self.strides, padding=padding, name="conv3x3",
+      **types,
+    )(x)  # fmt: skip
+    x = x[:, : self.size[0], : self.size[1]]
+    return nn.relu(Conv(self.features, 1, name="conv1x1", **types)(nn.relu(x)))
 
 
 BACKBONE = {

@@ -46,39 +46,6 @@ he_uniform_transposed = nn.initializers.variance_scaling(
 )
 
 
-class SeenNorm(BatchNorm):
-  """Batch normalisation that uses batch statistics in evaluation, too.
-
-  Training is that of `BatchNorm`, including its running statistics. If `frozen`
-  is set, it equals a frozen `BatchNorm`.
-
-  Attributes:
-    each_image: Whether evaluation normalises each image by its own statistics
-      instead of those of the batch.
-  """
-
-  each_image: bool = False
-
-  @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    if train or self.frozen or self.is_initializing():
-      return super().__call__(x, train=train)
-    scale = self.param("scale", self.scale_init, x.shape[-1:], self.param_dtype)
-    bias = self.param("bias", self.bias_init, x.shape[-1:], self.param_dtype)
-    axes = (1, 2) if self.each_image else (0, 1, 2)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = self._mean(wide, axes)
-    variance = self._mean(jnp.square(wide - mean), axes)
-    y = (wide - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
-    return y.astype(jnp.dtype(self.dtype or x.dtype))
-
-  def _mean(self, x, axes) -> jax.Array:
-    mean = jnp.mean(x, axis=axes, keepdims=True)
-    if self.axis_name is None or self.each_image:
-      return mean
-    return jax.lax.pmean(mean, self.axis_name)
-
-
 class DenseBlock(nn.Module):
   """A dense block (Fig. 2); returns the outputs of its layers, concatenated.
 
@@ -220,7 +187,7 @@ class FCDenseNet(nn.Module):
     return {"logits": x.astype(jnp.float32)}
 
   def _norm(self) -> Callable[..., Any]:
-    """Returns `norm`, or `SeenNorm` where evaluation uses batch statistics."""
+    """Returns `norm`, or its `BatchStatisticsNorm` if evaluation needs one."""
     if self.batch_statistics not in STATISTICS:
       raise unknown_name(
         "model.batch_statistics", self.batch_statistics, STATISTICS
@@ -229,10 +196,43 @@ class FCDenseNet(nn.Module):
     if kind is not BatchNorm or self.batch_statistics == "running":
       return self.norm
     return functools.partial(
-      SeenNorm,
+      BatchStatisticsNorm,
       **getattr(self.norm, "keywords", {}),
       each_image=self.batch_statistics == "image",
     )
+
+
+class BatchStatisticsNorm(BatchNorm):
+  """Batch normalisation that uses batch statistics in evaluation, too.
+
+  Training is that of `BatchNorm`, including its running statistics. If `frozen`
+  is set, it equals a frozen `BatchNorm`.
+
+  Attributes:
+    each_image: Whether evaluation normalises each image by its own statistics
+      instead of those of the batch.
+  """
+
+  each_image: bool = False
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    if train or self.frozen or self.is_initializing():
+      return super().__call__(x, train=train)
+    scale = self.param("scale", self.scale_init, x.shape[-1:], self.param_dtype)
+    bias = self.param("bias", self.bias_init, x.shape[-1:], self.param_dtype)
+    axes = (1, 2) if self.each_image else (0, 1, 2)
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean = self._mean(wide, axes)
+    variance = self._mean(jnp.square(wide - mean), axes)
+    y = (wide - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
+    return y.astype(jnp.dtype(self.dtype or x.dtype))
+
+  def _mean(self, x, axes) -> jax.Array:
+    mean = jnp.mean(x, axis=axes, keepdims=True)
+    if self.axis_name is None or self.each_image:
+      return mean
+    return jax.lax.pmean(mean, self.axis_name)
 
 
 # Blocks of FC-DenseNet103 are in Table 2, those of the others in Sec. 4.1.

@@ -11,7 +11,7 @@ import pytest
 from jaxseg import models
 from jaxseg.errors import UserError
 from jaxseg.layers.norm import BatchNorm
-from jaxseg.models.fc_densenet import SeenNorm
+from jaxseg.models.fc_densenet import BatchStatisticsNorm
 from network_shapes import network_shapes, total_size
 from random_variables import he_normed
 import torch_parity
@@ -195,7 +195,7 @@ def test_one_tree_whatever_the_statistics():
 def test_the_norm_is_batch_norm_over_mapped_devices():
   """Two devices, each with half of the batch, see the whole of it."""
   x = jax.random.normal(jax.random.key(0), (4, 5, 6, 3))
-  norm = SeenNorm(epsilon=1e-4)
+  norm = BatchStatisticsNorm(epsilon=1e-4)
   variables = norm.init(jax.random.key(1), x, train=False)
   want, _ = BatchNorm(epsilon=1e-4).apply(
     variables, x, train=True, mutable=["batch_stats"]
@@ -203,7 +203,7 @@ def test_the_norm_is_batch_norm_over_mapped_devices():
   np.testing.assert_allclose(
     norm.apply(variables, x, train=False), want, atol=1e-5
   )
-  mapped = SeenNorm(epsilon=1e-4, axis_name="i")
+  mapped = BatchStatisticsNorm(epsilon=1e-4, axis_name="i")
   halves = jax.jit(
     jax.vmap(
       functools.partial(mapped.apply, variables, train=False), axis_name="i"
