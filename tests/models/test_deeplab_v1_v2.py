@@ -1,4 +1,4 @@
-"""DeepLab v1 and v2: published counts, sizes, fields, and their arithmetic."""
+"""DeepLab v1 and v2: published counts, sizes and fields; parity with torch."""
 
 import functools
 
@@ -15,7 +15,7 @@ import receptive_field
 import torch_parity
 
 VGG = deeplab_v2.VARIANTS["vgg"]
-# Papers and released prototxts, by arithmetic: (network, classes, fields).
+# From papers and released prototxts, by arithmetic.
 COUNTS = [
   ("deeplab_v1", 21, {}, 20_505_429),
   ("deeplab_v1", 11, {}, 20_495_179),
@@ -43,7 +43,7 @@ def test_parameter_counts_are_published(name, classes, fields, count):
 
 
 def test_multi_scale_branches_add_640_features():
-  """Each 3x3 to 128 and 1x1 to 128; fc8 reads 640 features more."""
+  """Each branch has a 3x3 and a 1x1 of 128; fc8 reads 640 more features."""
   with_branches, without = (
     _shapes("deeplab_v1", (65, 65), multi_scale_features=n)[1]["params"]
     for n in (128, 0)
@@ -59,7 +59,7 @@ def test_multi_scale_branches_add_640_features():
 )
 @pytest.mark.parametrize("fields", [{}, deeplab_v1.VARIANTS["msc"]])
 def test_scores_of_deeplab_v1(size, scores, fields):
-  """n = 32 k - 31 pixels give 4 k - 3 scores; 360x480 needs ceil pools."""
+  """n = 32 k - 31 pixels give 4 k - 3 scores; 360x480 needs ceil mode."""
   outputs, variables = _shapes("deeplab_v1", size, **fields)
   (fc8,) = variables["intermediates"]["fc8"]["__call__"]
   assert fc8.shape == (1, *scores, 21)
@@ -108,7 +108,7 @@ def test_the_largest_score_of_the_three_scales_counts():
   outputs, _ = jax.jit(functools.partial(model.init_with_output, train=False))(
     jax.random.key(1), image
   )
-  # At the scores' own pixels; between them both are interpolated.
+  # Only at the pixels of the scores; in between both are interpolated.
   at = {key: np.asarray(x)[:, ::8, ::8] for key, x in outputs.items()}
   each = [x for key, x in at.items() if key != "logits"]
   assert len(each) == 3
@@ -117,7 +117,7 @@ def test_the_largest_score_of_the_three_scales_counts():
 
 
 def _torch_vgg(x, flat, *, pools):
-  """VGG of one 3x3 convolution a group, as DeepLab's prototxts pool it."""
+  """Applies a VGG of one 3x3 convolution per group, with DeepLab's pools."""
   torch = pytest.importorskip("torch")
   f = torch.nn.functional
   maps = [x]
@@ -159,7 +159,7 @@ def _torch_v1(flat, image, dilation):
 
 
 def _torch_v2(flat, image, rates):
-  """ASPP on VGG at three scales, and the largest score."""
+  """Applies ASPP on VGG at three scales, and returns the maximum of the scores."""
   torch = pytest.importorskip("torch")
   f = torch.nn.functional
   resize = functools.partial(f.interpolate, mode="bilinear", align_corners=True)
@@ -179,7 +179,7 @@ def _torch_v2(flat, image, rates):
 
 
 def _zoom(x):
-  """Caffe's Interp by 8: (n - 1) * 8 + 1, corners on corners."""
+  """Applies Caffe's Interp by 8: (n - 1) * 8 + 1, corners aligned."""
   torch = pytest.importorskip("torch")
   size = [(side - 1) * 8 + 1 for side in x.shape[2:]]
   return torch.nn.functional.interpolate(
@@ -207,12 +207,13 @@ def _zoom(x):
 def test_logits_and_gradients_equal_torchs(name, fields, original):
   model = models.create(name, num_classes=5, backbone=NARROW, **fields)
   rng = np.random.default_rng(0)
-  # 32 k - 31, where every pool divides evenly; and larger than the pyramid.
+  # 32 k - 31, where all strides divide the size minus one, and larger than
+  # the field of the pyramid.
   image = rng.standard_normal((2, 65, 97, 3)).astype(np.float32)
   variables = jax.jit(functools.partial(model.init, train=False))(
     jax.random.key(0), jnp.asarray(image)
   )
-  # Biases begin at zero and scores near it: move and widen them.
+  # Initial biases are zero and initial scores small; enlarge both.
   variables = jax.tree.map(
     lambda a: np.float32(
       rng.standard_normal(a.shape) * (0.1 if a.ndim == 1 else a.std() + 0.1)

@@ -1,4 +1,4 @@
-"""The SegNets: published counts and sizes, torch's arithmetic."""
+"""The SegNets: published counts and sizes, parity with torch."""
 
 import functools
 
@@ -17,7 +17,8 @@ from random_variables import lecun_normed
 import receptive_field
 import torch_parity
 
-# By arithmetic from the authors' prototxts; Basic without biases, the paper's.
+# By arithmetic from the authors' prototxts, and for SegNet-Basic without biases
+# from the paper.
 COUNTS = [
   ("segnet", 11, {}, 29_449_355),
   ("segnet", 12, {}, 29_449_932),
@@ -53,7 +54,7 @@ def test_published_parameter_counts(name, classes, fields, count):
 
 
 def _maps(model, size):
-  """Height, width and features of what every submodule returns."""
+  """Returns height, width and features of every submodule's output."""
   _, variables = network_shapes(model, size, capture_intermediates=True)
   flat = traverse_util.flatten_dict(variables["intermediates"], sep="/")
   return {
@@ -64,7 +65,7 @@ def _maps(model, size):
 
 
 def test_a_camvid_image_goes_through_23x30():
-  """The sizes and widths of segnet_train.prototxt."""
+  """Sizes and widths are those of segnet_train.prototxt."""
   maps = _maps(models.create("segnet", num_classes=11), (360, 480))
   assert {name: maps[name] for name in maps if name.endswith("_d")} == {
     "conv5_3_d": (23, 30, 512),
@@ -139,7 +140,7 @@ def _dropouts(model):
 
 
 def test_dropout_of_bayesian_segnet():
-  """After pools 3 to 5 and the decoder's stages 5 to 3."""
+  """It follows pools 3 to 5 and the decoder's stages 5 to 3."""
   places = [f"backbone/dropout{s}" for s in (3, 4, 5)]
   places += [f"dropout{s}_d" for s in (5, 4, 3)]
   model = models.create("bayesian_segnet", num_classes=11)
@@ -159,7 +160,7 @@ def test_a_backbone_without_maxima_is_refused(backbone):
 
 
 def _torch_layers(params):
-  """Convolution, norm and ReLU by our names; pooling and its undoing."""
+  """Returns convolution with norm and ReLU, pooling, and unpooling."""
   torch = pytest.importorskip("torch")
   f = torch.nn.functional
 
@@ -220,7 +221,7 @@ def _torch_basic(params, image):
   [("segnet", _torch_segnet), ("segnet_basic", _torch_basic)],
 )
 def test_logits_and_gradients_equal_torchs(name, original):
-  """In training and in float64, where no ReLU or maximum flips."""
+  """In training, and in float64, where no ReLU or maximum flips."""
   size = (37, 46)
   image = 255 * np.random.default_rng(1).random((2, *size, 3))
   with jax.enable_x64():
