@@ -69,7 +69,7 @@ def test_two_dense_pools_are_two_strided_ones(size, window, padding, ceil_mode):
 
 
 def test_two_dense_average_pools_are_two_strided_ones():
-  """On even maps, because only the strided pool drops the last row of odd ones."""
+  """On even maps; of odd ones only the strided pool drops the last row."""
   x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 16, 16, 2)))
   strided = stage_avg_pool(
     stage_avg_pool(x, 2, Stage(2, 1, 1)), 2, Stage(2, 1, 1)

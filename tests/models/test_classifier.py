@@ -37,7 +37,7 @@ def create(family, num_classes=4, **fields):
 
 
 def examples(count, side, classes=4):
-  """Returns random images with unrelated labels, which can only be memorised."""
+  """Returns random images with unrelated labels, to be memorised."""
   rng = np.random.default_rng(0)
   image = rng.normal(size=(count, side, side, 3)).astype(np.float32)
   return jnp.asarray(image), jnp.asarray(rng.integers(0, classes, count))

@@ -113,7 +113,7 @@ def test_a_pass_at_448_costs_a_fraction_of_its_64_positions():
 
 
 def test_fcn_starts_from_it(tmp_path):
-  """FCN is initialised from all layers except the scores, whose number differs."""
+  """FCN is initialised from all layers except the scores."""
   spec = {"name": "vgg11_bn", "width": 2}
   _, variables = _pair(spec, 224)
   path = tmp_path / "vgg.npz"

@@ -159,7 +159,7 @@ def _torch_v1(flat, image, dilation):
 
 
 def _torch_v2(flat, image, rates):
-  """Applies ASPP on VGG at three scales, and returns the maximum of the scores."""
+  """Applies ASPP on VGG at three scales; returns the largest scores."""
   torch = pytest.importorskip("torch")
   f = torch.nn.functional
   resize = functools.partial(f.interpolate, mode="bilinear", align_corners=True)

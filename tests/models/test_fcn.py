@@ -218,7 +218,7 @@ def test_receptive_field_of_fc7(name, side, field):
 
 @pytest.mark.parametrize("learned", ["none", "intermediate", "all"])
 def test_stages_start_from_one_another(learned, tmp_path, capsys):
-  """New layers keep their initial values; all others come from the last stage."""
+  """New layers keep their initial values, others come from the last stage."""
   previous = None
   for name in ("fcn_32s", "fcn_16s", "fcn_8s"):
     model = _create(name, learned_upsampling=learned)

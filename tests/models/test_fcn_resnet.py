@@ -53,7 +53,7 @@ def test_parameter_counts_are_torchvisions(layers, classes):
 
 
 def _original():
-  """Returns torchvision's network with random weights and running statistics."""
+  """Returns torchvision's network with random weights and statistics."""
   import torch
 
   torchvision = parity.import_original("torchvision")

@@ -145,9 +145,9 @@ def test_a_box_of_the_whole_image_is_the_whole_image():
 def test_each_pixel_blends_the_classifiers_around_it(grid_size):
   """Heatmaps equal a loop over pixels if all classifiers are constants.
 
-  Only the bias differs between grid cells. As in Fig. 3 of the paper, the centre
-  of a cell has the value of its classifier, and pixels in between interpolate
-  the four nearest.
+  Only the bias differs between grid cells. As in Fig. 3 of the paper, the
+  centre of a cell has the value of its classifier, and pixels in between
+  interpolate the four nearest.
   """
   model = _boxes_model(grid_size=grid_size, levels=("conv4",))
   image = _image(1, 64, 64)
