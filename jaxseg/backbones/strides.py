@@ -11,6 +11,8 @@ all blocks of a stage equally (2, 2, 2 and 4, 4, 4).
 """
 
 import dataclasses
+import itertools
+import operator
 
 import jax
 
@@ -48,7 +50,7 @@ def dilate(strides: tuple[int, ...], output_stride: int) -> tuple[Stage, ...]:
   Raises:
     UserError: `output_stride` is not the product of the first few strides.
   """
-  reached, dilation, stages, possible = 1, 1, [], []
+  reached, dilation, stages = 1, 1, []
   for stride in strides:
     previous = dilation
     if reached * stride <= output_stride:
@@ -57,11 +59,11 @@ def dilate(strides: tuple[int, ...], output_stride: int) -> tuple[Stage, ...]:
     else:
       dilation *= stride
       stages.append(Stage(1, dilation, previous))
-    possible.append(stride * (possible[-1] if possible else 1))
   if reached != output_stride:
+    possible = sorted(set(itertools.accumulate(strides, operator.mul)))
     raise UserError(
-      f"output_stride={output_stride}: expected one of "
-      f"{sorted(set(possible))} for this backbone"
+      f"output_stride={output_stride}: expected one of {possible} for this "
+      "backbone"
     )
   return tuple(stages)
 
@@ -90,7 +92,8 @@ def stage_max_pool(
     return max_pool(
       x, window, stage.stride, padding=padding, ceil_mode=ceil_mode
     )
-  pads = (padding * stage.previous, (padding + ceil_mode) * stage.previous)
+  after = padding + 1 if ceil_mode else padding
+  pads = (padding * stage.previous, after * stage.previous)
   return dilated_max_pool(x, window, stage.previous, pads)
 
 

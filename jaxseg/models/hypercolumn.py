@@ -95,7 +95,7 @@ class Hypercolumn(nn.Module):
     logits = 0.0
     for level in self.levels:
       score = _classifier(self, level, self.num_classes)(features[level])
-      logits += enlarge(
+      logits += upsample_to_image(
         score.astype(jnp.float32), grid_of[level], image.shape[1:3]
       )
     return {"logits": logits}
@@ -206,7 +206,7 @@ def cut(
   return jax.vmap(jax.vmap(one, (None, 0)))(x, boxes)
 
 
-def enlarge(
+def upsample_to_image(
   x: Float[Array, "n h w c"], grid: Grids, size: tuple[int, int]
 ) -> Float[Array, "n h2 w2 c"]:
   """Samples a map at every pixel of an image of `size`."""

@@ -78,19 +78,17 @@ class UNetBackbone(nn.Module):
     if self.centre:
       for i in (1, 2):
         x = conv(x.shape[-1], name=f"centre_conv{i}")(x, train=train)
-    for level, width in zip(
-      (4, 3, 2, 1, 0), self.decoder_features, strict=True
-    ):
+    levels = (4, 3, 2, 1, 0)
+    for level, width in zip(levels, self.decoder_features, strict=True):
       skip = self._skip(maps, level)
-      size = (2 * x.shape[1], 2 * x.shape[2])
       if skip is not None:
-        size = skip.shape[1:3]
-      elif level == 0:
-        size = image.shape[1:3]
-      x = self._enlarge(x, size)
-      if skip is not None:
+        x = self._upsample(x, skip.shape[1:3])
         parts = [skip, x] if self.skip_first else [x, skip]
         x = jnp.concatenate(parts, axis=-1)
+      elif level == 0:
+        x = self._upsample(x, image.shape[1:3])
+      else:
+        x = self._upsample(x, (2 * x.shape[1], 2 * x.shape[2]))
       for i in (1, 2):
         x = conv(width, name=f"up{level}_conv{i}")(x, train=train)
     x = Conv(
@@ -111,7 +109,7 @@ class UNetBackbone(nn.Module):
       return maps[f"conv{level + 1}"]
     return maps.get(f"c{level}")
 
-  def _enlarge(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
+  def _upsample(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Resizes by an integer factor, then crops or zero-pads to `size`.
 
     The factor is 2, or 1 where a dilated backbone's map already has the size of

@@ -14,8 +14,8 @@ from jaxseg.layers.resize import resize_bilinear
 from jaxseg.models.hypercolumn import (
   BoxHypercolumn,
   cut,
-  enlarge,
   places,
+  upsample_to_image,
 )
 from network_shapes import network_shapes, total_size
 from random_variables import he_positive
@@ -80,7 +80,11 @@ def test_a_sum_over_layers_is_one_classifier_of_the_stack(backbone):
     # A 3x3 convolution with a padding of 1 keeps the positions of c5.
     place["fc7"] = place["c5"]
     column = jnp.concatenate(
-      [enlarge(maps[level], place[level], (65, 97)) for level in levels], -1
+      [
+        upsample_to_image(maps[level], place[level], (65, 97))
+        for level in levels
+      ],
+      -1,
     )
     params = variables["params"]
     kernel = jnp.concatenate(
@@ -101,7 +105,7 @@ def test_maps_are_read_where_they_stand():
   conv1 = grids(trunk)["c2"]
   assert (4 * 3 + 5) * conv1.scale + conv1.shift == 3
   x = jnp.arange(14.0)[None, :, None, None] * jnp.ones((1, 1, 14, 1))
-  y = enlarge(x, (conv1, conv1), (64, 64))
+  y = upsample_to_image(x, (conv1, conv1), (64, 64))
   np.testing.assert_allclose(y[0, 5:58:4, 0, 0], np.arange(14), atol=1e-5)
   np.testing.assert_allclose(y[0, 7, 0, 0], 0.5)
   np.testing.assert_allclose(y[0, :5, 0, 0], 0)
@@ -113,7 +117,9 @@ def test_elsewhere_a_map_is_the_image_made_smaller():
   x = jax.random.normal(jax.random.key(0), (2, 9, 13, 3))
   place = places(resnet, {"c3": x}, (65, 97))["c3"]
   expected = resize_bilinear(x, (65, 97), align_corners=False)
-  np.testing.assert_allclose(enlarge(x, place, (65, 97)), expected, atol=1e-5)
+  np.testing.assert_allclose(
+    upsample_to_image(x, place, (65, 97)), expected, atol=1e-5
+  )
 
 
 def test_a_box_of_the_whole_image_is_the_whole_image():
