@@ -274,6 +274,11 @@ def test_user_errors():
     backbones.create("resnet51")
   with pytest.raises(UserError, match="unknown field of vgg16 'width_mult'"):
     backbones.create({"name": "vgg16", "width_mult": 2})
-  backbone = backbones.create("resnet18", output_stride=12)
-  with pytest.raises(UserError, match="output_stride=12"):
-    backbone.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+  image = jnp.zeros((1, 32, 32, 3))
+  for fields, message in (
+    ({"output_stride": 12}, r"output_stride=12: expected one of \[2, 4, 8"),
+    ({"stem": "depp"}, "model.backbone.stem 'depp' .did you mean 'deep'"),
+  ):
+    backbone = backbones.create("resnet18", **fields)
+    with pytest.raises(UserError, match=message):
+      backbone.init(jax.random.key(0), image, train=False)
