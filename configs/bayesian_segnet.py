@@ -8,7 +8,7 @@ The published recipe (SegNet-Tutorial's solver and prototxt): that of SegNet
 weighted by median frequency) for 60,000 steps, with dropout of a half around
 the three deepest stages. Evaluation averages 40 networks drawn by dropout
 (`--config.eval.dropout_samples=0` leaves it out);
-`jaxseg.models.segnet.monte_carlo` gives mean and variance.
+`jaxseg.layers.monte_carlo` gives mean and variance.
 """
 
 from ml_collections import ConfigDict

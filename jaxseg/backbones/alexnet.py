@@ -1,14 +1,15 @@
 """AlexNet, in torchvision's form and in Caffe's.
 
 "alexnet" is torchvision's (models/alexnet.py): the one-tower network of "One
-weird trick" (Krizhevsky 2014, arXiv:1404.5997), no normalisation, initialised
-as PyTorch does by default. "caffenet" is the network of Krizhevsky et al.
-2012 (Fig. 2) as BVLC's reference model has it and FCN-AlexNet uses it: two
-groups in conv2, conv4 and conv5, local response normalisation *after* the
-first two pools, pools in ceil mode, no padding at conv1 (FCN: `padding=100`),
-weights from N(0, 0.01), biases 1 in the grouped layers (train_val.prototxt).
+weird trick" (Krizhevsky 2014, arXiv:1404.5997), without normalisation, with
+PyTorch's default initialiser. "caffenet" is the network of Krizhevsky et al.
+2012 (Fig. 2) in the form of BVLC's reference model, which FCN-AlexNet uses:
+two groups in conv2, conv4 and conv5; local response normalisation *after* the
+first two pools; pools in ceil mode; no padding at conv1 (FCN: `padding=100`);
+weights from N(0, 0.01), and biases of 1 in the grouped layers
+(train_val.prototxt).
 
-The first convolution strides by 4, so there is no c1. Levels:
+The first convolution has stride 4, so there is no c1. Levels:
 
 | level | tensor                 | nominal stride |
 |-------|------------------------|----------------|
@@ -17,7 +18,7 @@ The first convolution strides by 4, so there is no c1. Levels:
 | c4    | conv5 after ReLU       | 16             |
 | c5    | pool5                  | 32             |
 
-Under their own keys besides: conv3, conv4, pool1, pool2 (normalised).
+The output also has the keys conv3, conv4, pool1 and pool2 (normalised).
 """
 
 from collections.abc import Callable
@@ -35,17 +36,20 @@ from jaxseg.types import Activation, Features, Images
 
 
 class AlexNet(nn.Module):
-  """An AlexNet trunk: image `[n, h, w, 3]` -> `{"c2": ..., "c5": ...}`.
+  """An AlexNet trunk: image `[n, h, w, 3]` to `{"c2": ..., "c5": ...}`.
 
   Attributes:
-    widths: features of the five convolutions.
-    padding: of the first convolution, 11x11/4.
-    groups: of conv2, conv4 and conv5.
-    response_norm: local response normalisation after pool1 and pool2.
-    ceil_mode: pool the last, partial window too.
-    caffe_init: Caffe's initialiser instead of PyTorch's.
-    output_stride: 32, 16, 8 or 4. A pool that lost its stride still drops
-      the pixels that have no whole window.
+    widths: Features of the five convolutions.
+    padding: Padding of the first convolution, 11x11 of stride 4.
+    groups: Number of groups of conv2, conv4 and conv5.
+    response_norm: Whether local response normalisation follows pool1 and pool2.
+    ceil_mode: Whether pools keep the last, partial window.
+    caffe_init: Whether weights have Caffe's initialiser instead of PyTorch's.
+    output_stride: Stride of c5: 32, 16, 8 or 4. A pool of removed stride is
+      unpadded, so its map is smaller by the pixels without a whole window.
+    act: Activation.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   widths: tuple[int, ...] = (64, 192, 384, 256, 256)
@@ -61,7 +65,7 @@ class AlexNet(nn.Module):
 
   @nn.compact
   def __call__(self, image: Images, *, train: bool) -> Features:
-    del train  # Nothing here depends on it.
+    del train  # Training and evaluation are the same.
     _, *stages = dilate((4, 2, 2, 2), self.output_stride)
     dilation = [stage.dilation for stage in stages]
     groups = self.groups
@@ -85,13 +89,14 @@ class AlexNet(nn.Module):
     return features
 
   def _pool(self, x: jax.Array, stage: Stage, response_norm: bool):
+    """Applies a 3x3 pool and, if asked for, local response normalisation."""
     x = stage_max_pool(x, 3, stage, ceil_mode=self.ceil_mode)
     return local_response_norm(x) if response_norm else x
 
   def _conv(
     self, x: jax.Array, i: int, kernel_size: int, groups: int = 1, **fields
   ) -> jax.Array:
-    """Convolution `i`, 1 to 5, and its ReLU."""
+    """Applies convolution `i`, 1 to 5, and the activation."""
     if self.caffe_init:
       kernel_init: Callable[..., Any] = nn.initializers.normal(0.01)
       bias_init = nn.initializers.constant(float(groups > 1))

@@ -1,18 +1,18 @@
 """DenseNet: densely connected networks (Huang et al. 2017, arXiv:1608.06993).
 
-The idea (Fig. 2): each layer sees the outputs of all layers before it in its
-block, and adds a few (`growth`) of its own. The networks are the bottlenecked,
-compressed ones (DenseNet-BC, Table 1) in torchvision's form
-(models/densenet.py): a layer is norm, ReLU, 1x1 to 4 * growth, norm, ReLU,
-3x3 to growth; a transition norm, ReLU, 1x1 to half, 2x2 average pooling.
-Levels, all of them after norm and ReLU:
+The idea (Fig. 2): each layer reads the outputs of all layers before it in its
+block and adds a few features (`growth`) of its own. These are the networks
+with bottlenecks and compression (DenseNet-BC, Table 1) in torchvision's form
+(models/densenet.py). A layer is norm, ReLU, 1x1 to 4 * growth, norm, ReLU,
+3x3 to growth. A transition is norm, ReLU, 1x1 to half the features, 2x2
+average pooling. Levels, all of them after norm and ReLU:
 
 | level | tensor                                           | stride |
 |-------|--------------------------------------------------|--------|
 | c1    | stem, before pooling                             | 2      |
 | c2    | block 1, after the norm and ReLU of transition 1 | 4      |
-| c3    | block 2, likewise                                | 8      |
-| c4    | block 3, likewise                                | 16     |
+| c3    | block 2, after the norm and ReLU of transition 2 | 8      |
+| c4    | block 3, after the norm and ReLU of transition 3 | 16     |
 | c5    | block 4, after the final norm and ReLU           | 32     |
 """
 
@@ -31,7 +31,16 @@ from jaxseg.types import Activation, Features, Images
 
 
 class DenseLayer(nn.Module):
-  """What one layer adds to the block: `growth` features."""
+  """A dense layer; returns the `growth` features that it adds to its block.
+
+  Attributes:
+    growth: Output features.
+    dilation: Dilation of the 3x3 convolution.
+    dropout_rate: Dropout rate of the output.
+    conv: Factory of `Conv`.
+    norm: Factory of the normalisation layers.
+    act: Activation.
+  """
 
   growth: int
   dilation: int
@@ -52,15 +61,20 @@ class DenseLayer(nn.Module):
 
 
 class DenseNet(nn.Module):
-  """A DenseNet trunk: image `[n, h, w, 3]` -> `{"c1": ..., "c5": ...}`.
+  """A DenseNet trunk: image `[n, h, w, 3]` to `{"c1": ..., "c5": ...}`.
 
   Attributes:
-    block_sizes: layers in each of the four blocks.
-    growth: features a layer adds.
-    stem_features: of the first convolution.
-    dropout_rate: after each layer; the authors' where they do not augment.
-    output_stride: 32, 16, 8 or 4. A transition that lost its stride averages
-      pixels as far apart as its neighbours are, and keeps the size.
+    block_sizes: Number of layers in each of the four blocks.
+    growth: Features of each layer.
+    stem_features: Features of the first convolution.
+    dropout_rate: Dropout rate after each layer; the authors use dropout where
+      they train without augmentation.
+    output_stride: Stride of c5: 32, 16, 8 or 4. A transition of removed stride
+      averages over dilated 2x2 windows and keeps the size.
+    norm: Factory of the normalisation layers.
+    act: Activation.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   block_sizes: tuple[int, ...]

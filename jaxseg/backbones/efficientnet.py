@@ -1,22 +1,23 @@
 """EfficientNet (Tan & Le 2019, arXiv:1905.11946, Table 1).
 
-The idea (Sec. 3.3): depth, width and resolution grow together from one small
-network, B0, found by search. Its block is MobileNetV2's inverted residual
-with squeeze-and-excitation and SiLU. Numbers are torchvision's
-(models/efficientnet.py): symmetric padding, batch norm of epsilon 1e-5 and
-momentum 0.1 for B0-B4, 1e-3 and 0.01 for B5-B7. `padding="SAME"` and an
-epsilon of 1e-3 throughout are TensorFlow's. Levels, by nominal stride:
+The idea (Sec. 3.3): depth, width and resolution are scaled together, starting
+from a small network, B0, that was found by architecture search. Its block is
+MobileNetV2's inverted residual with squeeze-and-excitation and SiLU. Numbers
+are torchvision's (models/efficientnet.py): symmetric padding; batch norm with
+epsilon 1e-5 and momentum 0.1 (PyTorch's convention) for B0-B4, 1e-3 and 0.01
+for B5-B7. TensorFlow's networks have `padding="SAME"` and an epsilon of 1e-3
+throughout. Levels, by nominal stride:
 
-| level | tensor                           | stride |
-|-------|----------------------------------|--------|
-| c1    | stage 1 (16 features in B0)      | 2      |
-| c2    | stage 2 (24)                     | 4      |
-| c3    | stage 3 (40)                     | 8      |
-| c4    | stage 5 (112)                    | 16     |
-| c5    | stage 7 (320), a linear sum      | 32     |
+| level | tensor                                     | stride |
+|-------|--------------------------------------------|--------|
+| c1    | stage 1 (16 features in B0)                | 2      |
+| c2    | stage 2 (24)                               | 4      |
+| c3    | stage 3 (40)                               | 8      |
+| c4    | stage 5 (112)                              | 16     |
+| c5    | stage 7 (320), without final activation    | 32     |
 
-The 1x1 convolution to four times c5 before the classifier is part of the
-classification head (`models/classifier.py`).
+The 1x1 convolution to four times the features of c5 before the classifier is
+part of the classification head (`models/classifier.py`).
 """
 
 from collections.abc import Callable
@@ -28,14 +29,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxseg.backbones.mobilenet_v2 import round_width
 from jaxseg.backbones.strides import dilate
+from jaxseg.backbones.widths import round_width
 from jaxseg.layers.conv import ConvNormAct
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.squeeze_excite import SqueezeExcite
 from jaxseg.types import Activation, Features, Images
 
-# Table 1: expansion, kernel, stride, features, repeats of the stages of B0.
+# Table 1, stages of B0: expansion, kernel size, stride, features, repeats.
 STAGES = (
   (1, 3, 1, 16, 1),
   (6, 3, 2, 24, 2),
@@ -48,14 +49,19 @@ STAGES = (
 
 
 class MBConv(nn.Module):
-  """1x1 up, depthwise, squeeze-and-excitation, 1x1 down, stochastic depth.
+  """1x1 expansion, depthwise, squeeze-and-excitation, 1x1 projection.
 
   Attributes:
-    expansion: the inner width, as a multiple of the input's.
-    drop_rate: probability that an example skips the block when training.
-    residual: add the input.
-    conv: a factory of `ConvNormAct`.
-    squeeze_excite: a factory of `SqueezeExcite`.
+    features: Output features.
+    expansion: Width of the depthwise convolution, as a multiple of the input's.
+    kernel_size: Kernel size of the depthwise convolution.
+    strides: Stride of the depthwise convolution.
+    dilation: Dilation of the depthwise convolution.
+    drop_rate: Probability that training skips the block for an example
+      (stochastic depth).
+    residual: Whether the input is added.
+    conv: Factory of `ConvNormAct`.
+    squeeze_excite: Factory of `SqueezeExcite`.
   """
 
   features: int
@@ -82,12 +88,12 @@ class MBConv(nn.Module):
       groups=width,
       name="depthwise",
     )(y, train=train)
-    # A quarter of the block's input, not of the expanded features.
+    # A quarter of the input features, not of the expanded ones.
     y = self.squeeze_excite(max(x.shape[-1] // 4, 1), name="se")(y)
     y = self.conv(self.features, 1, act=None, name="project")(y, train=train)
     if not self.residual:
       return y
-    # Stochastic depth (arXiv:1603.09382): one draw for each example.
+    # Stochastic depth (arXiv:1603.09382), drawn once per example.
     y = nn.Dropout(self.drop_rate, broadcast_dims=(1, 2, 3), name="drop")(
       y, deterministic=not train
     )
@@ -95,18 +101,25 @@ class MBConv(nn.Module):
 
 
 class EfficientNet(nn.Module):
-  """An EfficientNet trunk: image `[n, h, w, 3]` -> `{"c1": ..., "c5": ...}`.
+  """An EfficientNet trunk: image `[n, h, w, 3]` to `{"c1": ..., "c5": ...}`.
 
   Attributes:
-    width_mult: factor on all features, rounded to multiples of 8.
-    depth_mult: factor on the repeats, rounded up.
-    dropout_rate: of the variant's classification head, which reads it here.
-    stages: rows of Table 1.
-    stochastic_depth: rate that the last block would have; it grows linearly.
-    padding: None for symmetric (torchvision), "SAME" for TensorFlow's.
-    output_stride: 32, 16, 8, 4 or 2; later strides become dilations.
-    norm: the default has the variant's epsilon and momentum; another that is
-      given here replaces it, epsilon and all.
+    width_mult: Factor of all widths, rounded to multiples of 8.
+    depth_mult: Factor of all repeats, rounded up.
+    dropout_rate: Dropout rate of the classification head that belongs to this
+      network; `models/classifier.py` reads it.
+    stages: Rows of Table 1: expansion, kernel size, stride, features, repeats.
+    stochastic_depth: Drop rate of stochastic depth, which grows linearly with
+      depth and would be reached one block after the last.
+    padding: Padding of the convolutions: None for symmetric (torchvision),
+      "SAME" for TensorFlow's.
+    output_stride: Stride of c5: 32, 16, 8, 4 or 2; later strides become
+      dilations.
+    norm: Factory of the normalisation layers. The default has the network's
+      epsilon and momentum; any other replaces these, too.
+    act: Activation.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   width_mult: float = 1.0
@@ -138,7 +151,7 @@ class EfficientNet(nn.Module):
       zip(self.stages, plan, strict=True), start=1
     ):
       expansion, kernel_size, stride, c, _ = row
-      level += stride - 1  # A stride of 2 opens the next level.
+      level += stride - 1  # A stride of 2 begins the next level.
       width = round_width(c * self.width_mult)
       for b in range(repeats[s - 1]):
         x = MBConv(
@@ -154,12 +167,13 @@ class EfficientNet(nn.Module):
           name=f"stage{s}_block{b + 1}",
         )(x, train=train)
         done += 1
-      features[f"c{level}"] = x  # The last stage of a level stands.
+      # The last stage of a level overwrites earlier ones.
+      features[f"c{level}"] = x
     return features
 
 
-# Width, depth, dropout and the norm's fields: the authors' code
-# (efficientnet_builder.py), torchvision's norm.
+# width_mult, depth_mult, dropout_rate (the authors' efficientnet_builder.py)
+# and fields of the norm (torchvision).
 _large = {"epsilon": 1e-3, "momentum": 0.99}
 _SCALING = {
   "efficientnet_b0": (1.0, 1.0, 0.2, {}),

@@ -1,10 +1,10 @@
-"""Where the positions of a map stand on the image, for VGG and AlexNet.
+"""Positions of feature maps on the image, for VGG and AlexNet.
 
 The idea (FCN's released net_spec, coord_map.py): a window of kernel k, stride
-s and padding p takes position x of its input to (x + p - (k - 1) / 2) / s of
-its output, a transposed convolution of kernel k and stride s takes it to
-s x + (k - 1) / 2. Chained, each map is a `Grid`, an affine function of the
-image's pixels, and how many rows to crop follows instead of being typed in.
+s and padding p maps position x of its input to (x + p - (k - 1) / 2) / s of
+its output. A transposed convolution of kernel k and stride s maps it to
+s x + (k - 1) / 2. Composition gives for each map a `Grid`, an affine function
+of the image's pixel coordinates, from which FCN's crop offsets follow.
 """
 
 import dataclasses
@@ -21,7 +21,14 @@ from jaxseg.layers.pool import pooled_size
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-  """A convolution or a pooling, along one axis."""
+  """A convolution or a pooling along one axis.
+
+  Attributes:
+    kernel_size: Length of the window.
+    stride: Distance between windows.
+    padding: Padding on either side.
+    ceil_mode: Whether the last, partial window is kept.
+  """
 
   kernel_size: int
   stride: int = 1
@@ -29,7 +36,7 @@ class Window:
   ceil_mode: bool = False
 
   def size(self, size: int) -> int:
-    """Length of the output."""
+    """Returns the length of the output for an input of length `size`."""
     return pooled_size(
       size, self.kernel_size, self.stride, self.padding, self.ceil_mode
     )
@@ -37,13 +44,20 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """Pixel x of the image is position `scale * x + shift` of a map."""
+  """The position of a map on the image, along one axis.
+
+  Pixel x of the image is position `scale * x + shift` of the map.
+
+  Attributes:
+    scale: Positions of the map per pixel of the image.
+    shift: Position of pixel 0 on the map.
+  """
 
   scale: Fraction = Fraction(1)
   shift: Fraction = Fraction(0)
 
   def through(self, window: Window) -> "Grid":
-    """The grid of what a window makes of this map."""
+    """Returns the grid of this map after a convolution or a pooling."""
     centre = Fraction(window.kernel_size - 1, 2)
     return Grid(
       self.scale / window.stride,
@@ -51,36 +65,37 @@ class Grid:
     )
 
   def upsampled(self, kernel_size: int, strides: int) -> "Grid":
-    """The grid of what an unpadded transposed convolution makes of it."""
+    """Returns the grid of this map after an unpadded transposed convolution."""
     return Grid(
       self.scale * strides,
       self.shift * strides + Fraction(kernel_size - 1, 2),
     )
 
   def start_of(self, other: "Grid") -> Fraction:
-    """The position here that `other`, a map as fine as this, begins at."""
+    """Returns the position of `other`'s origin on this map of equal scale."""
     assert self.scale == other.scale
     return self.shift - other.shift
 
 
 def levels(backbone: nn.Module) -> dict[str, tuple[Window, ...]]:
-  """The windows between the image and each of the backbone's maps.
+  """Returns the windows between the image and each of the backbone's maps.
 
   Raises:
-    UserError: neither a VGG nor an AlexNet, or one with dilation.
+    UserError: The backbone is dilated, or neither a VGG nor an AlexNet.
   """
   kind = type(backbone)
   if kind not in (VGG, AlexNet) or backbone.output_stride != 32:
-    stride = getattr(backbone, "output_stride", "of its own")
+    stride = getattr(backbone, "output_stride", "unknown")
     raise UserError(
-      f"backbone {kind.__name__} with output_stride {stride}: the places of "
-      "its maps on the image are known for VGG and AlexNet at output_stride "
-      "32; choose one of those, such as vgg16 or caffenet"
+      f"model.backbone is a {kind.__name__} with output_stride {stride}; "
+      "positions of maps on the image are known for VGG and AlexNet with "
+      "output_stride 32 only, such as --config.model.backbone.name=vgg16"
     )
   return _vgg(backbone) if kind is VGG else _alexnet(backbone)
 
 
 def _vgg(backbone: VGG) -> dict[str, tuple[Window, ...]]:
+  """Returns the windows of a VGG."""
   inner = int(backbone.pad_inner)
   width = backbone.pool_window
   pool = Window(width, 2, (width - 1) // 2, backbone.ceil_mode)
@@ -96,6 +111,7 @@ def _vgg(backbone: VGG) -> dict[str, tuple[Window, ...]]:
 
 
 def _alexnet(backbone: AlexNet) -> dict[str, tuple[Window, ...]]:
+  """Returns the windows of an AlexNet."""
   pool = Window(3, 2, 0, backbone.ceil_mode)
   inner = Window(3, padding=1)
   c2 = (Window(11, 4, backbone.padding),)
@@ -118,7 +134,7 @@ def _alexnet(backbone: AlexNet) -> dict[str, tuple[Window, ...]]:
 
 
 def grids(backbone: nn.Module) -> dict[str, Grid]:
-  """The grid of each map."""
+  """Returns the grid of each of the backbone's maps."""
   found = {}
   for level, windows in levels(backbone).items():
     grid = Grid()
@@ -129,22 +145,30 @@ def grids(backbone: nn.Module) -> dict[str, Grid]:
 
 
 def sizes(backbone: nn.Module, size: int) -> dict[str, int]:
-  """Length of each map for an image of `size`; 0 where nothing is left."""
+  """Returns the length of each map for an image of length `size`.
+
+  Lengths are 0 where no window fits.
+  """
   found = {}
   for level, windows in levels(backbone).items():
     length = size
     for window in windows:
-      # What is empty stays empty, however much a later window pads.
+      # An empty map stays empty, even if a later window pads.
       length = max(window.size(length), 0) if length else 0
     found[level] = length
   return found
 
 
 def check_image(backbone: nn.Module, size: tuple[int, int], least: int = 1):
-  """Refuses an image whose c5 would have less than `least` rows or columns.
+  """Raises an error if c5 of an image has less than `least` rows or columns.
+
+  Args:
+    backbone: VGG or AlexNet at output stride 32.
+    size: Height and width of the image.
+    least: Least number of rows and of columns of c5.
 
   Raises:
-    UserError: the error says which image is the smallest.
+    UserError: The image is too small. The message has the smallest size.
   """
 
   def enough(side: int) -> bool:
@@ -154,6 +178,6 @@ def check_image(backbone: nn.Module, size: tuple[int, int], least: int = 1):
     return
   smallest = next(filter(enough, itertools.count(1)))
   raise UserError(
-    f"image of {size[0]}x{size[1]}: too small for this network, which takes "
-    f"{smallest}x{smallest} at least; enlarge it, or backbone.padding"
+    f"image of {size[0]}x{size[1]}: expected at least {smallest}x{smallest} "
+    "for this network; enlarge the image or model.backbone.padding"
   )

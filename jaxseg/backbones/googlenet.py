@@ -1,18 +1,18 @@
 """GoogLeNet, Inception v1 (Szegedy et al. 2015, arXiv:1409.4842, Table 1).
 
-The idea (Fig. 2b): each inception block looks at its input at several sizes
-at once (1x1, 3x3, 5x5, pooled), after 1x1 reductions that keep it cheap.
-Numbers are torchvision's (models/googlenet.py), whose weights were trained
-with batch normalisation (epsilon 1e-3) after each convolution, no local
-response normalisation, and 3x3 kernels in what the paper calls the 5x5
-branch; `branch3_kernel=5` is the paper's. Pools are in ceil mode.
+The idea (Fig. 2b): each inception block processes its input at several kernel
+sizes in parallel (1x1, 3x3, 5x5, pooling), after 1x1 reductions that limit the
+cost. Numbers are torchvision's (models/googlenet.py), whose weights were
+trained with batch normalisation (epsilon 1e-3) after each convolution, without
+local response normalisation, and with 3x3 kernels in the paper's 5x5 branch;
+`branch3_kernel=5` is the paper's. Pools are in ceil mode.
 
-Levels, by nominal stride; the two auxiliary classifiers of
-`models/classifier.py` read "inception4a" and "inception4d":
+Levels, by nominal stride. The two auxiliary classifiers of
+`models/classifier.py` read "inception4a" and "inception4d".
 
 | level | tensor                        | stride |
 |-------|-------------------------------|--------|
-| c1    | conv1 (7x7/2)                 | 2      |
+| c1    | conv1 (7x7, stride 2)         | 2      |
 | c2    | conv3, before pooling         | 4      |
 | c3    | inception3b, before pooling   | 8      |
 | c4    | inception4e, before pooling   | 16     |
@@ -33,7 +33,7 @@ from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.pool import dilated_max_pool
 from jaxseg.types import Activation, Features, Images
 
-# Table 1: #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj.
+# Table 1, features: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.
 INCEPTIONS = {
   "3a": (64, 96, 128, 16, 32, 32),
   "3b": (128, 128, 192, 32, 96, 64),
@@ -48,13 +48,13 @@ INCEPTIONS = {
 
 
 class Inception(nn.Module):
-  """Four branches side by side (Fig. 2b).
+  """An inception block: four parallel branches, concatenated (Fig. 2b).
 
   Attributes:
-    features: a row of Table 1.
-    branch3_kernel: side of the third branch's kernel.
-    dilation: of all that is larger than 1x1.
-    conv: a factory of `ConvNormAct`.
+    features: Features of the six convolutions, a row of Table 1.
+    branch3_kernel: Kernel size of the third branch.
+    dilation: Dilation of all windows larger than 1x1.
+    conv: Factory of `ConvNormAct`.
   """
 
   features: tuple[int, int, int, int, int, int]
@@ -79,15 +79,21 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-  """A GoogLeNet trunk: image `[n, h, w, 3]` -> `{"c1": ..., "c5": ...}`.
+  """A GoogLeNet trunk: image `[n, h, w, 3]` to `{"c1": ..., "c5": ...}`.
 
   Attributes:
-    branch3_kernel: 3 (torchvision) or 5 (the paper).
-    width_div: divides all features; for small experiments.
-    output_stride: 32, 16, 8, 4 or 2; the blocks behind a pool that lost its
-      stride are dilated, and it still drops what has no whole window.
-    norm: the default has the epsilon of torchvision's weights; another that
-      is given here replaces it, epsilon and all.
+    branch3_kernel: Kernel size of the third branch: 3 (torchvision) or 5 (the
+      paper).
+    width_div: Divisor of all widths; larger than 1 for small experiments.
+    output_stride: Stride of c5: 32, 16, 8, 4 or 2. Blocks after a pool of
+      removed stride are dilated. Such a pool is unpadded, so its map is smaller
+      by the pixels without a whole window.
+    norm: Factory of the normalisation layers. The default has the epsilon of
+      torchvision's weights; any other replaces it.
+    act: Activation.
+    kernel_init: Initialiser of the kernels.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   branch3_kernel: int = 3

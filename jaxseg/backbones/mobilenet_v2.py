@@ -1,21 +1,22 @@
 """MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381, Table 2).
 
-The idea (Fig. 3): an inverted residual. A thin tensor is expanded six times by
-a 1x1 convolution, filtered depthwise, and projected back to thin *without* an
-activation; the shortcut joins the thin ends. Numbers and initialiser are
-torchvision's (models/mobilenetv2.py). Levels, by nominal stride:
+The idea (Fig. 3): the inverted residual. A 1x1 convolution expands a narrow
+tensor six times, a depthwise convolution filters it, and a 1x1 convolution
+*without* an activation projects it to a narrow one. Shortcuts connect the
+narrow tensors. Numbers and initialiser are torchvision's
+(models/mobilenetv2.py). Levels, by nominal stride:
 
-| level | tensor                       | stride |
-|-------|------------------------------|--------|
-| c1    | stage 1 (16 features)        | 2      |
-| c2    | stage 2 (24)                 | 4      |
-| c3    | stage 3 (32)                 | 8      |
-| c4    | stage 5 (96)                 | 16     |
-| c5    | stage 7 (320), a linear sum  | 32     |
+| level | tensor                                  | stride |
+|-------|-----------------------------------------|--------|
+| c1    | stage 1 (16 features)                   | 2      |
+| c2    | stage 2 (24)                            | 4      |
+| c3    | stage 3 (32)                            | 8      |
+| c4    | stage 5 (96)                            | 16     |
+| c5    | stage 7 (320), without final activation | 32     |
 
 The 1x1 convolution to 1280 features before the classifier is part of the
-classification head (`models/classifier.py`): DeepLab's networks on MobileNetV2
-read the 320.
+classification head (`models/classifier.py`); DeepLab's networks read the 320
+features before it.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.backbones.strides import dilate
+from jaxseg.backbones.widths import round_width
 from jaxseg.layers.conv import ConvNormAct
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.types import Activation, Features, Images
@@ -43,17 +45,16 @@ STAGES = (
 )
 
 
-def round_width(features: int | float) -> int:
-  """The nearest multiple of 8 that is not below 90 % of `features`."""
-  rounded = max(8, int(features + 4) // 8 * 8)
-  return rounded if rounded >= 0.9 * features else rounded + 8
-
-
 class InvertedResidual(nn.Module):
-  """1x1 up, depthwise 3x3, 1x1 down without activation (Fig. 3b).
+  """1x1 expansion, depthwise 3x3, 1x1 projection without activation (Fig. 3b).
 
   Attributes:
-    expansion: the inner width, as a multiple of the input's.
+    features: Output features.
+    expansion: Width of the depthwise convolution, as a multiple of the input's.
+    strides: Stride of the depthwise convolution.
+    dilation: Dilation of the depthwise convolution.
+    residual: Whether the input is added.
+    conv: Factory of `ConvNormAct`.
   """
 
   features: int
@@ -81,13 +82,18 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-  """A MobileNetV2 trunk: image `[n, h, w, 3]` -> `{"c1": ..., "c5": ...}`.
+  """A MobileNetV2 trunk: image `[n, h, w, 3]` to `{"c1": ..., "c5": ...}`.
 
   Attributes:
-    stages: expansion t, features c, repeats n and stride s of each stage.
-    stem_features: of the first convolution.
-    width_mult: factor on all features.
-    output_stride: 32, 16, 8, 4 or 2; later strides become dilations.
+    stages: Rows of Table 2: expansion t, features c, repeats n and stride s.
+    stem_features: Features of the first convolution.
+    width_mult: Factor of all widths, rounded to multiples of 8.
+    output_stride: Stride of c5: 32, 16, 8, 4 or 2; later strides become
+      dilations.
+    norm: Factory of the normalisation layers.
+    act: Activation.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   stages: tuple[tuple[int, int, int, int], ...] = STAGES
@@ -116,7 +122,7 @@ class MobileNetV2(nn.Module):
     for s, ((expansion, c, size, stride), stage) in enumerate(
       zip(self.stages, plan, strict=True), start=1
     ):
-      level += stride - 1  # A stride of 2 opens the next level.
+      level += stride - 1  # A stride of 2 begins the next level.
       for b in range(size):
         width = round_width(c * self.width_mult)
         x = InvertedResidual(
@@ -128,7 +134,8 @@ class MobileNetV2(nn.Module):
           conv=conv,
           name=f"stage{s}_block{b + 1}",
         )(x, train=train)
-      features[f"c{level}"] = x  # The last stage of a level stands.
+      # The last stage of a level overwrites earlier ones.
+      features[f"c{level}"] = x
     return features
 
 

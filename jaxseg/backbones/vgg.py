@@ -1,25 +1,29 @@
 """VGG (Simonyan & Zisserman 2015, arXiv:1409.1556, Table 1).
 
-The idea: nothing but 3x3 convolutions, in five groups, each followed by a
-pooling of stride 2. Networks A, B, D and E of the paper's table have 11, 13,
-16 and 19 layers with weights, counting the three dense ones that
-`models/classifier.py` adds. The "_bn" variants normalise after each
-convolution, which keeps its bias (torchvision, models/vgg.py; its
-initialiser too). Levels, by nominal stride:
+The idea: 3x3 convolutions only, in five groups, each followed by a pooling of
+stride 2. Networks A, B, D and E of the paper's table have 11, 13, 16 and 19
+layers with weights, including the three dense layers of
+`models/classifier.py`. The "_bn" networks normalise after each convolution,
+which keeps its bias (torchvision, models/vgg.py, whose initialiser is the
+default). Levels, by nominal stride:
 
-| level | tensor             | stride | besides, under its own key        |
-|-------|--------------------|--------|-----------------------------------|
-| c1    | pool1              | 2      | conv1: last of the group, stride 1 |
-| c2    | pool2              | 4      | conv2: stride 2                   |
-| c3    | pool3              | 8      | conv3: stride 4                   |
-| c4    | pool4              | 16     | conv4: stride 8                   |
-| c5    | pool5              | 32     | conv5: stride 16                  |
+| level | tensor             | stride | also returned, before the pool     |
+|-------|--------------------|--------|------------------------------------|
+| c1    | pool1              | 2      | conv1 (stride 1)                   |
+| c2    | pool2              | 4      | conv2 (stride 2)                   |
+| c3    | pool3              | 8      | conv3 (stride 4)                   |
+| c4    | pool4              | 16     | conv4 (stride 8)                   |
+| c5    | pool5              | 32     | conv5 (stride 16)                  |
 
-Who builds on it changes fields: FCN pads the image by 100 and pools in ceil
-mode (`padding=100, ceil_mode=True`), DeepLab pools over 3x3 and does not
-dilate the pooling (`pool_window=3, dilate_pools=False`), DilatedNet pads no
-convolution and leaves out the pools that lose their stride
-(`padding=0, pad_inner=False, dense_pools=False`).
+Segmentation networks change some fields:
+- FCN pads the image by 100 and pools in ceil mode: `padding=100,
+  ceil_mode=True`.
+- DeepLab pools over 3x3 windows and does not dilate pools: `pool_window=3,
+  dilate_pools=False`.
+- DilatedNet pads no convolution and omits pools of removed stride:
+  `padding=0, pad_inner=False, dense_pools=False`.
+- Bayesian SegNet has dropout after its deepest pools: `dropout_stages=(3, 4,
+  5)`.
 """
 
 from collections.abc import Callable
@@ -39,38 +43,44 @@ from jaxseg.types import Activation, Features, Images
 
 
 class VGG(nn.Module):
-  """A VGG trunk: image `[n, h, w, 3]` -> `{"c1": ..., "c5": ...}`.
+  """A VGG trunk: image `[n, h, w, 3]` to `{"c1": ..., "c5": ...}`.
 
   Attributes:
-    stage_sizes: convolutions in each of the five groups.
-    width: features of the first group; it doubles three times.
-    batch_norm: normalise after each convolution.
-    padding: of the first convolution.
-    pad_inner: the convolutions after it keep the size; without, none pads.
-    pool_window: 2, or 3 with a padding of 1.
-    ceil_mode: pool the last, partial window too (Caffe).
-    output_stride: 32, 16, 8, 4 or 2; later pools keep the size, and the
-      convolutions after them are dilated.
-    dense_pools: a pool that loses its stride stays, over a map it does not
-      shrink; without, it is left out.
-    dilate_pools: a dense pool behind another is dilated as well, without
-      which it is not what the strided one computes.
-    dropout_stages: those whose pool is followed by dropout (Bayesian SegNet).
-    dropout_rate: there.
-    norm: used where `batch_norm` is set.
-    kernel_init: torchvision's, He's by the fan out.
+    stage_sizes: Number of convolutions in each of the five groups.
+    width: Features of the first group, which double three times.
+    batch_norm: Whether a norm follows each convolution.
+    output_stride: Stride of c5: 32, 16, 8, 4 or 2. Later pools keep the size,
+      and the convolutions after them are dilated.
+    padding: Padding of the first convolution (FCN: 100).
+    ceil_mode: Whether pools keep the last, partial window (Caffe).
+    pool_window: Window of the pools: 2, or 3 with a padding of 1 (DeepLab).
+    dilate_pools: Whether a pool of stride 1 after another such pool is dilated,
+      so that subsampling its output gives the strided map (DeepLab: False).
+    pad_inner: Whether convolutions after the first are padded to keep the size
+      (DilatedNet: False).
+    dense_pools: Whether pools of removed stride remain, with stride 1
+      (DilatedNet: False).
+    dropout_stages: Stages whose pool is followed by dropout (Bayesian SegNet).
+    dropout_rate: Dropout rate after the pools of `dropout_stages`.
+    norm: Factory of the normalisation layers if `batch_norm` is set.
+    act: Activation.
+    kernel_init: Initialiser of the kernels; torchvision's by default (He,
+      fan-out).
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   stage_sizes: tuple[int, ...]
   width: int = 64
   batch_norm: bool = False
-  padding: int = 1
-  pad_inner: bool = True
-  pool_window: int = 2
-  ceil_mode: bool = False
   output_stride: int = 32
-  dense_pools: bool = True
+  # Fields that segmentation networks change.
+  padding: int = 1
+  ceil_mode: bool = False
+  pool_window: int = 2
   dilate_pools: bool = True
+  pad_inner: bool = True
+  dense_pools: bool = True
   dropout_stages: tuple[int, ...] = ()
   dropout_rate: float = 0.5
   norm: Callable[..., Any] = BatchNorm
@@ -90,12 +100,13 @@ class VGG(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
     )
-    inner = None if self.pad_inner else ((0, 0), (0, 0))
     if len(self.stage_sizes) != 5:
       raise UserError(
-        f"VGG: stage_sizes={self.stage_sizes}; expected five numbers, one for "
-        "each group of convolutions, such as (2, 2, 3, 3, 3)"
+        f"model.backbone.stage_sizes={self.stage_sizes}: expected five numbers "
+        "for VGG, one per group of convolutions, such as (2, 2, 3, 3, 3)"
       )
+    first_padding = ((self.padding, self.padding), (self.padding, self.padding))
+    padding = None if self.pad_inner else ((0, 0), (0, 0))
     features = {}
     x = image
     stages = dilate((2, 2, 2, 2, 2), self.output_stride)
@@ -103,12 +114,11 @@ class VGG(nn.Module):
       zip(self.stage_sizes, stages, strict=True), start=1
     ):
       for b in range(1, size + 1):
-        first = s == b == 1
         x = conv(
           min(2 ** (s - 1), 8) * self.width,
-          # The group's pool comes last: its convolutions precede the stride.
+          # The pool with the group's stride comes after the convolutions.
           dilation=stage.previous,
-          padding=((self.padding,) * 2,) * 2 if first else inner,
+          padding=first_padding if s == b == 1 else padding,
           name=f"conv{s}_{b}",
         )(x, train=train)
       features[f"conv{s}"] = x
@@ -121,17 +131,37 @@ class VGG(nn.Module):
     return features
 
   def _pool(self, x: jax.Array, stage: Stage) -> jax.Array:
-    """Strided, or of equal size where the stride became dilation."""
+    """Pools with stride 2, or with stride 1 if the stage is dilated."""
     ceil_mode = self.ceil_mode
     if stage.stride == 1:
       if not self.dense_pools:
         return x
+      # A window of 2 keeps the size only with padding at the end.
       ceil_mode = self.pool_window == 2
       if not self.dilate_pools:
         stage = dataclasses.replace(stage, previous=1)
     padding = (self.pool_window - 1) // 2
     return stage_max_pool(
       x, self.pool_window, stage, padding=padding, ceil_mode=ceil_mode
+    )
+
+
+def require_pooling_vgg(backbone: nn.Module) -> None:
+  """Raises an error unless a decoder can unpool by the backbone's maxima.
+
+  Raises:
+    UserError: `backbone` is not a VGG with five 2x2 max poolings of stride 2.
+  """
+  if (
+    not isinstance(backbone, VGG)
+    or backbone.output_stride != 32
+    or backbone.pool_window != 2
+  ):
+    raise UserError(
+      f"model.backbone is a {type(backbone).__name__} without the 2x2 max "
+      "poolings whose indices the decoder needs; expected a VGG with "
+      "output_stride=32 and pool_window=2, such as "
+      "--config.model.backbone.name=vgg16_bn"
     )
 
 

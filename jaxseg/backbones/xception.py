@@ -1,20 +1,22 @@
 """Aligned Xception (Chen et al. 2018, arXiv:1802.02611, Fig. 4).
 
-The idea (Chollet 2017, arXiv:1610.02357): separate the spatial filter of a
-convolution (depthwise 3x3) from the mixing of channels (1x1). DeepLab v3+
-strides by depthwise convolution instead of pooling, which makes every map
-dilatable. Numbers are the authors' (tensorflow/models,
+The idea (Chollet 2017, arXiv:1610.02357): a separable convolution, which
+filters each channel (depthwise 3x3) and then mixes channels (1x1). DeepLab
+v3+ replaces pooling by strided depthwise convolutions, so that every stage can
+be dilated. Numbers are those of the authors' code (tensorflow/models,
 research/deeplab/core/xception.py):
 
-- depthwise and pointwise convolution are each followed by batch norm of
-  epsilon 1e-3 and decay 0.9997;
-- in the entry and middle flow and the first exit block the ReLU stands
-  *before* each separable convolution, and none inside it (the paper's text
-  has one after each depthwise); the last exit block has it after both;
-- a block is three separable convolutions, the stride on the third.
+- Depthwise and pointwise convolution are each followed by batch norm of
+  epsilon 1e-3 and decay 0.9997.
+- In the entry flow, the middle flow and the first exit block the ReLU is
+  *before* each separable convolution, with none inside it (the paper's text
+  has one after each depthwise convolution). The last exit block has a ReLU
+  after both halves.
+- A block is three separable convolutions, the third with the stride.
 
-Levels, by nominal stride, are what the third, striding convolution reads: the
-second one's batch norm before ReLU. DeepLab v3+'s decoder takes its c2 there:
+Levels, by nominal stride. Those of blocks with a stride are the input of the
+third, strided convolution: the second convolution's batch norm, before ReLU.
+DeepLab v3+'s decoder reads c2.
 
 | level | tensor                     | features | stride |
 |-------|----------------------------|----------|--------|
@@ -40,10 +42,15 @@ from jaxseg.types import Features, Images
 
 
 class SeparableConv(nn.Module):
-  """Depthwise 3x3, then 1x1, each with its norm.
+  """A depthwise 3x3 and a 1x1 convolution, each with a norm.
 
   Attributes:
-    act_inside: ReLU after each of the two, instead of one before both.
+    features: Output features.
+    strides: Stride of the depthwise convolution.
+    dilation: Dilation of the depthwise convolution.
+    act_inside: Whether a ReLU follows each of the two convolutions, instead of
+      one before both.
+    conv: Factory of `ConvNormAct`.
   """
 
   features: int
@@ -72,13 +79,16 @@ class SeparableConv(nn.Module):
 
 
 class XceptionBlock(nn.Module):
-  """Three separable convolutions and a shortcut.
+  """Three separable convolutions and a shortcut (Fig. 4).
 
   Attributes:
-    features: of the three.
-    shortcut: "conv" (1x1), "sum" (the input itself) or "none".
-    dilations: of the three.
-    act_inside: see `SeparableConv`.
+    features: Features of the three convolutions.
+    shortcut: Shortcut: "conv" (1x1), "sum" (the input) or "none".
+    strides: Stride of the third convolution and of the shortcut.
+    dilations: Dilations of the three convolutions.
+    conv: Factory of `ConvNormAct`.
+    act_inside: Whether ReLUs are inside the separable convolutions, as
+      described in `SeparableConv`.
   """
 
   features: tuple[int, int, int]
@@ -92,7 +102,7 @@ class XceptionBlock(nn.Module):
   def __call__(
     self, x: jax.Array, *, train: bool
   ) -> tuple[jax.Array, jax.Array]:
-    """The block's output, and what its third convolution reads."""
+    """Returns the block's output and the input of its third convolution."""
     y = before = x
     for i in range(3):
       before = y
@@ -114,15 +124,19 @@ class XceptionBlock(nn.Module):
 
 
 class Xception(nn.Module):
-  """An Xception trunk: image `[n, h, w, 3]` -> `{"c1": ..., "c5": ...}`.
+  """An Xception trunk: image `[n, h, w, 3]` to `{"c1": ..., "c5": ...}`.
 
   Attributes:
-    middle_blocks: blocks of the middle flow.
-    width_div: divides all features; for small experiments.
-    output_stride: 32, 16, 8, 4 or 2; later strides become dilations.
-    multi_grid: factors on the dilation of the last block's convolutions.
-    norm: the default has the authors' epsilon and decay; another that is
-      given here replaces it, epsilon and all.
+    middle_blocks: Number of blocks in the middle flow.
+    width_div: Divisor of all widths; larger than 1 for small experiments.
+    output_stride: Stride of c5: 32, 16, 8, 4 or 2; later strides become
+      dilations.
+    multi_grid: Factors of the dilations of the last block's convolutions.
+    norm: Factory of the normalisation layers. The default has the authors'
+      epsilon and decay; any other replaces these.
+    kernel_init: Initialiser of the kernels.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   middle_blocks: int
@@ -163,7 +177,8 @@ class Xception(nn.Module):
     features = {}
     for i, width in enumerate((128, 256, 728)):
       stage = entries[i]
-      # All three keep the dilation of the stage before: the stride is last.
+      # The third convolution has the stride, so all three keep the previous
+      # dilation.
       x, features[f"c{i + 1}"] = block(
         x,
         f"entry{i + 1}",

@@ -25,8 +25,8 @@ from jaxseg import sharding
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers import crf_settings
 from jaxseg.layers.dense_crf import mean_field
+from jaxseg.layers.monte_carlo import monte_carlo
 from jaxseg.layers.resize import resize_bilinear
-from jaxseg.models.segnet import monte_carlo
 from jaxseg.tasks.segmentation import Segmentation
 from jaxseg.types import Images
 

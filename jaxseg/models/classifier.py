@@ -1,8 +1,10 @@
-"""Image classification: any backbone with its own published head.
+"""Image classification: any backbone with the head it was published with.
 
-What every segmentation network starts from: `{"logits": [n, num_classes]}`,
-one label an image. The heads, their dropout and their initialisers are
-torchvision's (CaffeNet's are BVLC's, Xception's TensorFlow's):
+Segmentation networks start from the weights of such classifiers. The output
+is `{"logits": [n, num_classes]}`, one row per image. Heads, dropout rates and
+initialisers are torchvision's, except CaffeNet's (BVLC) and Xception's
+(TensorFlow). K is the number of classes, and dense layers flatten their input
+as `[rows, columns, channels]`.
 
 | backbone     | head                                                         |
 |--------------|--------------------------------------------------------------|
@@ -14,8 +16,6 @@ torchvision's (CaffeNet's are BVLC's, Xception's TensorFlow's):
 | EfficientNet | 1x1 to 4 times c5, mean, dropout 0.2 to 0.5, dense K         |
 | MobileNetV2  | 1x1 to 1280, mean, dropout 0.2, dense K                      |
 | Xception     | mean, dropout 0.5, dense K                                   |
-
-The dense layers read `[rows, columns, channels]`, channels last.
 """
 
 from collections.abc import Callable
@@ -31,8 +31,9 @@ from jaxseg.backbones.alexnet import AlexNet
 from jaxseg.backbones.densenet import DenseNet
 from jaxseg.backbones.efficientnet import EfficientNet
 from jaxseg.backbones.googlenet import GoogLeNet
-from jaxseg.backbones.mobilenet_v2 import MobileNetV2, round_width
+from jaxseg.backbones.mobilenet_v2 import MobileNetV2
 from jaxseg.backbones.vgg import VGG
+from jaxseg.backbones.widths import round_width
 from jaxseg.backbones.xception import Xception
 from jaxseg.layers.conv import ConvNormAct, torch_uniform, torch_uniform_bias
 from jaxseg.layers.norm import BatchNorm
@@ -42,151 +43,83 @@ from jaxseg.types import Images, Outputs
 Initializer = Callable[..., Any]
 ZEROS = nn.initializers.zeros_init()
 GAUSSIAN = nn.initializers.normal(0.01)
-# Uniform within 1 / sqrt(features).
+# Uniform on +-1 / sqrt(features).
 UNIFORM_FAN_OUT = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
 
 
-def dense(
-  x: Float[Array, "n c"],
-  features: int,
-  *,
-  kernel_init: Initializer,
-  bias_init: Initializer | None,
-  **fields,
-) -> Float[Array, "n features"]:
-  """A dense layer; `bias_init` None is PyTorch's default."""
-  return nn.Dense(
-    features,
-    kernel_init=kernel_init,
-    bias_init=bias_init or torch_uniform_bias(x.shape[-1]),
-    **fields,
-  )(x)
+class Classifier(nn.Module):
+  """Classifies images: `[n, h, w, 3]` to float32 `logits` `[n, num_classes]`.
 
-
-class PooledHead(nn.Module):
-  """[1x1 convolution,] mean over the image, dropout, dense.
+  With GoogLeNet the outputs also include `aux_4a` and `aux_4d`, of the same
+  shape; the paper trains each with loss weight 0.3 (Sec. 5).
 
   Attributes:
-    features: of the 1x1 convolution; 0 for none.
-    conv: a factory of `ConvNormAct`.
-    bias_init: None is PyTorch's default, as is `kernel_init`.
+    num_classes: Number of classes.
+    backbone: Backbone; the published heads were trained at output stride 32.
+    aux: Whether GoogLeNet has its auxiliary heads.
+    dropout_rate: Dropout rate of the head; None is the published rate.
+    head_features: Features of the head's hidden layers; None is the published
+      number.
+    norm: Factory of the head's normalisation layers; None is the backbone's.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
-  features: int = 0
-  dropout_rate: float = 0.0
-  conv: Callable[..., Any] = ConvNormAct
-  kernel_init: Initializer = torch_uniform
-  bias_init: Initializer | None = None
-
-  @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    if self.features:
-      x = self.conv(self.features, 1, name="conv")(x, train=train)
-    x = jnp.mean(x, axis=(1, 2))
-    x = nn.Dropout(self.dropout_rate, name="dropout")(
-      x, deterministic=not train
-    )
-    x = dense(
-      x,
-      self.num_classes,
-      kernel_init=self.kernel_init,
-      bias_init=self.bias_init,
-      name="classifier",
-    )
-    return x.astype(jnp.float32)
-
-
-class DenseHead(nn.Module):
-  """Adaptive pooling, two hidden dense layers, dense.
-
-  Attributes:
-    bins: side of the pooled map.
-    features: of the hidden layers.
-    dropout_first: dropout before each hidden layer (AlexNet in torchvision),
-      not after it.
-    kernel_init: of the hidden layers, as is `bias_init`.
-    last_kernel_init: of the classifier, as is `last_bias_init`.
-  """
-
-  num_classes: int
-  bins: int
-  features: int = 4096
-  dropout_rate: float = 0.5
-  dropout_first: bool = False
-  kernel_init: Initializer = GAUSSIAN
-  bias_init: Initializer | None = ZEROS
-  last_kernel_init: Initializer = GAUSSIAN
-  last_bias_init: Initializer | None = ZEROS
+  backbone: nn.Module
+  aux: bool = True
+  dropout_rate: float | None = None
+  head_features: int | None = None
+  norm: Callable[..., Any] | None = None
   dtype: Any = None
   param_dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    x = adaptive_avg_pool(x, self.bins)
-    x = x.reshape(x.shape[0], -1)
-    for name in ("fc6", "fc7"):
-      dropout = nn.Dropout(self.dropout_rate, name=f"{name}_dropout")
-      if self.dropout_first:
-        x = dropout(x, deterministic=not train)
-      x = dense(
-        x,
-        self.features,
-        kernel_init=self.kernel_init,
-        bias_init=self.bias_init,
-        dtype=self.dtype,
-        param_dtype=self.param_dtype,
-        name=name,
-      )
-      x = nn.relu(x)
-      if not self.dropout_first:
-        x = dropout(x, deterministic=not train)
-    x = dense(
-      x,
-      self.num_classes,
-      kernel_init=self.last_kernel_init,
-      bias_init=self.last_bias_init,
-      name="classifier",
-    )
-    return x.astype(jnp.float32)
-
-
-class AuxiliaryHead(nn.Module):
-  """GoogLeNet's: 4x4 pooling, 1x1, dense, dropout 0.7, dense (Sec. 5)."""
-
-  num_classes: int
-  conv: Callable[..., Any]
-  features: int = 128
-  hidden: int = 1024
-  dropout_rate: float = 0.7
-  dtype: Any = None
-  param_dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    init = {"kernel_init": GAUSSIAN, "bias_init": None}
-    x = adaptive_avg_pool(x, 4)
-    x = self.conv(self.features, 1, name="conv")(x, train=train)
-    x = x.reshape(x.shape[0], -1)
+  def __call__(self, image: Images, *, train: bool) -> Outputs:
+    backbone = self.backbone
+    features = backbone(image, train=train)
     types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-    x = nn.relu(dense(x, self.hidden, **init, **types, name="fc"))
-    x = nn.Dropout(self.dropout_rate, name="dropout")(
-      x, deterministic=not train
+    conv = functools.partial(
+      ConvNormAct,
+      norm=self.norm or getattr(backbone, "norm", BatchNorm),
+      act=getattr(backbone, "act", nn.relu),
+      **types,
     )
-    x = dense(x, self.num_classes, **init, name="classifier")
-    return x.astype(jnp.float32)
+    head = paper_head(backbone, features["c5"], conv=conv, **types)
+    if self.head_features is not None:
+      head = functools.partial(head, features=self.head_features)
+    if self.dropout_rate is not None:
+      head = functools.partial(head, dropout_rate=self.dropout_rate)
+    head = head(self.num_classes, name="head")
+    outputs = {"logits": head(features["c5"], train=train)}
+    if self.aux and isinstance(backbone, GoogLeNet):
+      div = backbone.width_div
+      for block in ("4a", "4d"):
+        outputs[f"aux_{block}"] = AuxiliaryHead(
+          self.num_classes,
+          functools.partial(conv, kernel_init=backbone.kernel_init),
+          128 // div,
+          1024 // div,
+          **types,
+          name=f"aux_{block}",
+        )(features[f"inception{block}"], train=train)
+    return outputs
 
 
 def paper_head(
   backbone: nn.Module, c5: jax.Array, *, conv: Callable[..., Any], **types
 ) -> Callable[..., nn.Module]:
-  """The published head of a backbone.
+  """Returns a factory of the head that a backbone was published with.
 
   Args:
-    backbone: whose head.
-    c5: its last map.
-    conv: a factory of `ConvNormAct`.
+    backbone: Backbone of the classifier.
+    c5: Last feature map of the backbone.
+    conv: Factory of `ConvNormAct`.
     **types: `dtype` and `param_dtype` of the dense layers.
+
+  Returns:
+    A module class with all fields bound except `num_classes`, and optionally
+    `features` and `dropout_rate`.
   """
   dense_head = functools.partial(DenseHead, **types)
   pooled_head = functools.partial(PooledHead, conv=conv)
@@ -242,63 +175,170 @@ def paper_head(
   return pooled_head
 
 
-class Classifier(nn.Module):
-  """`[n, h, w, 3]` -> `logits` `[n, num_classes]`, float32.
+class DenseHead(nn.Module):
+  """Adaptive pooling, two hidden dense layers with ReLU, and a classifier.
 
-  GoogLeNet adds `aux_4a` and `aux_4d` of the same shape, trained with a loss
-  weight of 0.3 each (Sec. 5).
+  Maps `[n, h, w, c]` to float32 logits `[n, num_classes]`.
 
   Attributes:
-    backbone: at output stride 32, if the head is to see what it was made for.
-    aux: have GoogLeNet's auxiliary heads.
-    dropout_rate: of the head; None is the published one.
-    head_features: of the hidden layers of the head; None is the published
-      number.
-    norm: of the heads that have one; None is the backbone's.
+    num_classes: Number of classes.
+    bins: Side of the pooled map.
+    features: Features of each hidden layer.
+    dropout_rate: Dropout rate at both hidden layers.
+    dropout_first: Whether dropout precedes each hidden layer (torchvision's
+      AlexNet) instead of following it.
+    kernel_init: Initialiser of the hidden kernels.
+    bias_init: Initialiser of the hidden biases; None is PyTorch's default.
+    last_kernel_init: Initialiser of the classifier's kernel.
+    last_bias_init: Initialiser of the classifier's bias; None is PyTorch's
+      default.
+    dtype: Computation dtype of the hidden layers.
+    param_dtype: Dtype of the hidden layers' parameters.
   """
 
   num_classes: int
-  backbone: nn.Module
-  aux: bool = True
-  dropout_rate: float | None = None
-  head_features: int | None = None
-  norm: Callable[..., Any] | None = None
+  bins: int
+  features: int = 4096
+  dropout_rate: float = 0.5
+  dropout_first: bool = False
+  kernel_init: Initializer = GAUSSIAN
+  bias_init: Initializer | None = ZEROS
+  last_kernel_init: Initializer = GAUSSIAN
+  last_bias_init: Initializer | None = ZEROS
   dtype: Any = None
   param_dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, image: Images, *, train: bool) -> Outputs:
-    backbone = self.backbone
-    features = backbone(image, train=train)
-    types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-    conv = functools.partial(
-      ConvNormAct,
-      norm=self.norm or getattr(backbone, "norm", BatchNorm),
-      act=getattr(backbone, "act", nn.relu),
-      **types,
-    )
-    changed = {
-      "features": self.head_features,
-      "dropout_rate": self.dropout_rate,
-    }
-    head = paper_head(backbone, features["c5"], conv=conv, **types)(
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    x = adaptive_avg_pool(x, self.bins)
+    x = x.reshape(x.shape[0], -1)
+    for name in ("fc6", "fc7"):
+      dropout = nn.Dropout(self.dropout_rate, name=f"{name}_dropout")
+      if self.dropout_first:
+        x = dropout(x, deterministic=not train)
+      x = dense(
+        x,
+        self.features,
+        kernel_init=self.kernel_init,
+        bias_init=self.bias_init,
+        dtype=self.dtype,
+        param_dtype=self.param_dtype,
+        name=name,
+      )
+      x = nn.relu(x)
+      if not self.dropout_first:
+        x = dropout(x, deterministic=not train)
+    x = dense(
+      x,
       self.num_classes,
-      **{k: v for k, v in changed.items() if v is not None},
-      name="head",
+      kernel_init=self.last_kernel_init,
+      bias_init=self.last_bias_init,
+      name="classifier",
     )
-    outputs = {"logits": head(features["c5"], train=train)}
-    if self.aux and isinstance(backbone, GoogLeNet):
-      div = backbone.width_div
-      for block in ("4a", "4d"):
-        outputs[f"aux_{block}"] = AuxiliaryHead(
-          self.num_classes,
-          functools.partial(conv, kernel_init=backbone.kernel_init),
-          128 // div,
-          1024 // div,
-          **types,
-          name=f"aux_{block}",
-        )(features[f"inception{block}"], train=train)
-    return outputs
+    return x.astype(jnp.float32)
+
+
+class PooledHead(nn.Module):
+  """Optional 1x1 convolution, mean over all pixels, dropout, dense layer.
+
+  Maps `[n, h, w, c]` to float32 logits `[n, num_classes]`.
+
+  Attributes:
+    num_classes: Number of classes.
+    features: Features of the 1x1 convolution; 0 omits it.
+    dropout_rate: Dropout rate before the dense layer.
+    conv: Factory of `ConvNormAct`.
+    kernel_init: Initialiser of the dense kernel.
+    bias_init: Initialiser of the dense bias; None is PyTorch's default.
+  """
+
+  num_classes: int
+  features: int = 0
+  dropout_rate: float = 0.0
+  conv: Callable[..., Any] = ConvNormAct
+  kernel_init: Initializer = torch_uniform
+  bias_init: Initializer | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    if self.features:
+      x = self.conv(self.features, 1, name="conv")(x, train=train)
+    x = jnp.mean(x, axis=(1, 2))
+    x = nn.Dropout(self.dropout_rate, name="dropout")(
+      x, deterministic=not train
+    )
+    x = dense(
+      x,
+      self.num_classes,
+      kernel_init=self.kernel_init,
+      bias_init=self.bias_init,
+      name="classifier",
+    )
+    return x.astype(jnp.float32)
+
+
+class AuxiliaryHead(nn.Module):
+  """GoogLeNet's auxiliary classifier (Sec. 5).
+
+  4x4 adaptive pooling, 1x1 convolution, dense layer with ReLU, dropout, and a
+  dense layer to float32 logits `[n, num_classes]`.
+
+  Attributes:
+    num_classes: Number of classes.
+    conv: Factory of `ConvNormAct`.
+    features: Features of the 1x1 convolution.
+    hidden: Features of the hidden dense layer.
+    dropout_rate: Dropout rate before the last dense layer.
+    dtype: Computation dtype of the hidden dense layer.
+    param_dtype: Dtype of the hidden dense layer's parameters.
+  """
+
+  num_classes: int
+  conv: Callable[..., Any]
+  features: int = 128
+  hidden: int = 1024
+  dropout_rate: float = 0.7
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    init = {"kernel_init": GAUSSIAN, "bias_init": None}
+    x = adaptive_avg_pool(x, 4)
+    x = self.conv(self.features, 1, name="conv")(x, train=train)
+    x = x.reshape(x.shape[0], -1)
+    types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+    x = nn.relu(dense(x, self.hidden, **init, **types, name="fc"))
+    x = nn.Dropout(self.dropout_rate, name="dropout")(
+      x, deterministic=not train
+    )
+    x = dense(x, self.num_classes, **init, name="classifier")
+    return x.astype(jnp.float32)
+
+
+def dense(
+  x: Float[Array, "n c"],
+  features: int,
+  *,
+  kernel_init: Initializer,
+  bias_init: Initializer | None,
+  **fields,
+) -> Float[Array, "n features"]:
+  """Applies a dense layer.
+
+  Args:
+    x: Inputs.
+    features: Number of outputs.
+    kernel_init: Initialiser of the kernel.
+    bias_init: Initialiser of the bias; None is PyTorch's default.
+    **fields: Other fields of `nn.Dense`, such as `name`.
+  """
+  return nn.Dense(
+    features,
+    kernel_init=kernel_init,
+    bias_init=bias_init or torch_uniform_bias(x.shape[-1]),
+    **fields,
+  )(x)
 
 
 BACKBONE = {"name": "resnet50"}

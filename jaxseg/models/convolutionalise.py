@@ -1,15 +1,15 @@
-"""A trained classifier, read as a network of convolutions.
+"""Classifiers as fully convolutional networks.
 
 The idea (Long et al. 2015, arXiv:1411.4038, Sec. 3.1, Fig. 2): the dense
-layers of AlexNet and VGG are convolutions that cover their whole input, so
-the same numbers make a map of class scores for an image of any size. One pass
-is the classifier slid over the image in steps of 32 pixels, at a fraction of
-the cost, for neighbouring windows share their convolutions.
+layers of AlexNet and VGG are convolutions whose kernel covers the whole input.
+With the same weights they compute a map of class scores for an image of any
+size. One pass equals the classifier applied to windows 32 pixels apart, at a
+fraction of the cost, because neighbouring windows share their convolutions.
 
-The identity is exact over a trunk without padding; VGG-16 as published pads,
-and its map differs from the slid classifier's by what the borders see.
+The equality is exact if the backbone does not pad. The published VGG-16 pads,
+so its map differs from the sliding classifier where padding is visible.
 
-FCN starts from such a network:
+FCN is initialised from such a network:
 
   vgg16 = weights.load("vgg16.npz")  # python -m jaxseg convert
   weights.save("vgg16_fcn.npz", convolutionalise(vgg16))
@@ -32,14 +32,19 @@ from jaxseg.types import Images, Outputs
 
 
 class DenseView(nn.Module):
-  """`[n, h, w, c]` -> `logits` `[n, h', w', num_classes]`, one a position.
+  """A classifier applied convolutionally, with the parameters of FCN-32s.
 
-  Its parameters are FCN-32s's.
+  Maps `[n, h, w, c]` to `logits` `[n, h', w', num_classes]`: one row of class
+  scores for each position of fc6.
 
   Attributes:
-    backbone: the classifier's.
-    head_kernel_size: side of the map that fc6 reads: 7 for VGG, 6 for AlexNet.
-    head_features: of fc6 and fc7.
+    num_classes: Number of classes.
+    backbone: Backbone of the classifier.
+    head_kernel_size: Side of the map that fc6 covers: 7 for VGG, 6 for AlexNet.
+    head_features: Features of fc6 and fc7.
+    dropout_rate: Dropout rate after fc6 and fc7.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -69,23 +74,23 @@ class DenseView(nn.Module):
 
 
 def convolutionalise(variables: Mapping[str, Any]) -> dict[str, Any]:
-  """Turns a classifier's dense layers into convolutions.
+  """Converts the dense layers of a classifier to convolutions.
 
   Args:
-    variables: of a `classifier` with the head of VGG or AlexNet.
+    variables: Variables of a `classifier` with the head of VGG or AlexNet.
 
   Returns:
     Variables of `DenseView` and FCN-32s: `head/fc6`, `head/fc7`, `score_fr`.
 
   Raises:
-    UserError: the classifier has another head.
+    UserError: The classifier has a head of another kind.
   """
   params = dict(variables["params"])
   head = params.pop("head", {})
   if set(head) != {"fc6", "fc7", "classifier"}:
     raise UserError(
-      f"convolutionalise: the head has {sorted(head)}; expected fc6, fc7 and "
-      "classifier, the dense layers of a VGG or AlexNet classifier"
+      f"convolutionalise: params/head has the layers {sorted(head)}; expected "
+      "fc6, fc7 and classifier, as in a VGG or AlexNet classifier"
     )
   params["head"] = {
     "fc6": _as_convolution(head["fc6"], _channels(params["backbone"])),
@@ -96,7 +101,7 @@ def convolutionalise(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _channels(trunk: Mapping[str, Any]) -> int:
-  """Features of the last convolution, conv5 or conv5_3."""
+  """Returns the features of the last convolution, conv5 or conv5_3."""
   last = trunk[max(name for name in trunk if name.startswith("conv"))]
   return last.get("conv", last)["kernel"].shape[-1]
 
@@ -104,7 +109,11 @@ def _channels(trunk: Mapping[str, Any]) -> int:
 def _as_convolution(
   dense: Mapping[str, Any], channels: int | None = None
 ) -> dict[str, Any]:
-  """A dense layer over `[rows, columns, channels]`, channels last."""
+  """Reshapes the kernel of a dense layer to that of a convolution.
+
+  The dense layer reads `[rows, columns, channels]`. `channels` None means a 1x1
+  convolution.
+  """
   read, features = dense["kernel"].shape
   channels = channels or read
   side = math.isqrt(read // channels)

@@ -1,16 +1,16 @@
 """DeconvNet (Noh, Hong & Han 2015, arXiv:1505.04366).
 
-The idea (Fig. 2): VGG-16 down to a single vector, and its mirror image up
-again: unpooling puts values back where the encoder's maxima had been,
-deconvolution fills in between them. It sees one box of an image at a time,
-224x224, and the answers for many boxes are combined
-(`jaxseg.evaluation.proposals`); applied to a larger image it is as
-convolutional as VGG's dense layers are.
+The idea (Fig. 2): VGG-16 reduces the image to a single vector, and its mirror
+image expands the vector again. Unpooling puts values back at the positions of
+the encoder's maxima, and deconvolutions densify the result. The paper applies
+the network to object proposals of 224x224 pixels and combines the outputs
+(`jaxseg.evaluation.proposals`). It is also fully convolutional, so larger
+images work as well.
 
-Numbers are those of the authors' prototxts (HyeonwooNoh/DeconvNet): all 29
-convolutions and deconvolutions but the last have a bias and a norm, whose
-shift begins at 0.001; no dropout; deconvolutions and scores begin normal with
-deviation 0.01. 251,805,653 parameters at 21 classes.
+Numbers are those of the authors' prototxts (HyeonwooNoh/DeconvNet). All 29
+convolutions and deconvolutions before the score layer have a bias and a norm
+whose shift is initialised to 0.001. There is no dropout. Deconvolutions and
+scores are initialised from N(0, 0.01). 251,805,653 parameters with 21 classes.
 """
 
 import functools
@@ -20,24 +20,31 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxseg.backbones.vgg import require_pooling_vgg
+from jaxseg.layers.caffe_norm import CAFFE_NORM
 from jaxseg.layers.conv import Conv, ConvNormAct
 from jaxseg.layers.transposed import ConvTranspose
-from jaxseg.models.segnet import CAFFE_NORM, require_pooling_vgg, unpool
+from jaxseg.layers.unpool import unpool
 from jaxseg.types import Images, Outputs
 
 
 class DeconvNet(nn.Module):
-  """`[n, h, w, 3]` -> `logits` `[n, h, w, num_classes]`.
+  """Maps `[n, h, w, 3]` to `logits` `[n, h, w, num_classes]`.
 
-  An image whose fifth pool is smaller than fc6's kernel (below 193 pixels,
-  with the paper's 7) is filled up with the mean colour, bottom and right.
+  The map of the fifth pool must be at least as large as fc6's kernel. Smaller
+  images (below 193 pixels with the paper's 7x7 kernel) are zero-padded at the
+  bottom and right; zero is the mean colour.
 
   Attributes:
-    backbone: a VGG; the deconvolutions have its widths and depths, backwards.
-    fc_features: of fc6 and fc7 (SegNet's benchmark: 1024).
-    fc_kernel: side of fc6 and of the deconvolution that undoes it.
-    init_deviation: of the normal deconvolutions and scores at first; as small
-      as the paper's it makes Adam's steps large beside them.
+    num_classes: Number of classes.
+    backbone: VGG; the decoder mirrors its widths and depths.
+    fc_features: Features of fc6 and fc7; 1024 in SegNet's benchmark.
+    fc_kernel: Kernel size of fc6 and of the deconvolution that mirrors it.
+    init_deviation: Standard deviation of the initial deconvolutions and scores.
+      With the paper's 0.01, Adam's steps are large relative to the weights.
+    norm: Factory of the normalisation layers.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -64,8 +71,8 @@ class DeconvNet(nn.Module):
     features = self.backbone(self._large_enough(image), train=train)
     x = features["c5"]
     width = x.shape[-1]
-    valid = ((0, 0), (0, 0))
-    x = conv(self.fc_features, self.fc_kernel, padding=valid, name="fc6")(
+    unpadded = ((0, 0), (0, 0))
+    x = conv(self.fc_features, self.fc_kernel, padding=unpadded, name="fc6")(
       x, train=train
     )
     x = conv(self.fc_features, 1, name="fc7")(x, train=train)
@@ -73,22 +80,28 @@ class DeconvNet(nn.Module):
     for s in (5, 4, 3, 2, 1):
       encoded = features[f"conv{s}"]
       x = unpool(x, encoded, self.backbone.ceil_mode)
+      width = encoded.shape[-1]
       depth = self.backbone.stage_sizes[s - 1]
       for b in range(1, depth + 1):
-        # The last of a stage has the features of the next.
-        like = features[f"conv{s - 1}"] if b == depth and s > 1 else encoded
-        x = deconv(like.shape[-1], 3, padding=1, name=f"deconv{s}_{b}")(
-          x, train=train
-        )
-    x = Conv(self.num_classes, 1, kernel_init=normal, name="score")(x)
+        if b == depth and s > 1:
+          # The last layer of a stage has the features of the next stage.
+          width = features[f"conv{s - 1}"].shape[-1]
+        x = deconv(width, 3, padding=1, name=f"deconv{s}_{b}")(x, train=train)
+    x = Conv(
+      self.num_classes,
+      1,
+      kernel_init=normal,
+      param_dtype=self.param_dtype,
+      name="score",
+    )(x)
     height, width = image.shape[1:3]
     return {"logits": x[:, :height, :width].astype(jnp.float32)}
 
   def _large_enough(self, image: jax.Array) -> jax.Array:
-    """Fills up an image until its fifth pool holds fc6's kernel once."""
+    """Zero-pads an image so that its fifth pool has fc6's kernel size."""
     least = 32 * self.fc_kernel
     if self.backbone.ceil_mode:
-      least -= 31  # A last row of one pixel still makes a cell.
+      least -= 31  # In ceil mode one pixel suffices for the last cell.
     missing = [(0, max(least - side, 0)) for side in image.shape[1:3]]
     return jnp.pad(image, ((0, 0), *missing, (0, 0)))
 

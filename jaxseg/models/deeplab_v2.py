@@ -1,22 +1,22 @@
 """DeepLab v2 (Chen et al. 2018, arXiv:1606.00915).
 
-The idea (Sec. 3.2, Fig. 4 and 7): atrous spatial pyramid pooling. The last
-features are classified by several parallel 3x3 convolutions of different
-rates, each looking at the same pixel with another field of view, and their
-scores are added.
+The idea (Sec. 3.2, Fig. 4 and 7): atrous spatial pyramid pooling (ASPP).
+Parallel 3x3 convolutions of different dilations classify the last features,
+each with another field of view of the same pixel. Their scores are added.
 
-- ResNet-101 (the default; 44,048,532 parameters at 21 classes): each branch
-  is one 3x3 convolution, 2048 features to the classes, rates 6, 12, 18, 24.
-- VGG-16 (`backbone="vgg16", hidden_features=1024, scales=(1.0,)`; 37,877,652):
-  each branch has an fc6, fc7 and fc8 of its own. Rates 6, 12, 18, 24 are
-  ASPP-L, 2, 4, 8, 12 ASPP-S.
+- ResNet-101 (the default; 44,048,532 parameters with 21 classes): each branch
+  is one 3x3 convolution from 2048 features to the classes, with rates 6, 12,
+  18 and 24.
+- VGG-16 (`VARIANTS["vgg"]`; 37,877,652 parameters): each branch has its own
+  fc6, fc7 and fc8. Rates 6, 12, 18, 24 are the paper's ASPP-L; 2, 4, 8, 12
+  its ASPP-S.
 
-MSC (Sec. 4.1.2): the network sees the image at 0.5, 0.75 and 1 times its
-size, and of the three scores of a pixel and class the largest counts. Each
-scale has its own loss besides (`aux_logits_50`, ..., in per cent). Layer
-lists are those of the released prototxts: ResNet strides in its first 1x1
-convolutions and pools in ceil mode, ASPP weights are N(0, 0.01). Score i
-belongs to pixel 8 i.
+MSC (Sec. 4.1.2): the network is applied to the image at 0.5, 0.75 and 1 times
+its size, and the logits are the maximum over the three. Each scale also has a
+loss of its own (`aux_logits_50`, ..., named in per cent). Layers are those of
+the released prototxts: ResNet has its strides in the first 1x1 convolutions
+and pools in ceil mode, and ASPP weights are initialised from N(0, 0.01). Score
+i belongs to pixel 8 i.
 """
 
 from collections.abc import Callable
@@ -37,12 +37,16 @@ SCORE_INIT = nn.initializers.normal(0.01)
 
 
 class AtrousPyramid(nn.Module):
-  """The sum of classifiers that look with different rates (Fig. 7).
+  """Sum of classifiers with different dilations (Fig. 7).
 
   Attributes:
-    rates: dilation of each branch's 3x3 convolution.
-    hidden_features: of a branch's fc6 and fc7; 0 classifies at once.
-    dropout_rate: after fc6 and fc7.
+    num_classes: Number of classes.
+    rates: Dilation of each branch's 3x3 convolution.
+    hidden_features: Features of each branch's fc6 and fc7; 0 omits both, so
+      that the 3x3 convolution is the classifier.
+    dropout_rate: Dropout rate after fc6 and fc7.
+    dtype: Computation dtype of fc6 and fc7.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -78,16 +82,23 @@ class AtrousPyramid(nn.Module):
 
 
 class DeepLabV2(nn.Module):
-  """`[n, h, w, 3]` -> `logits`, and `aux_logits_50` for the scale 0.5, ...
+  """Maps `[n, h, w, 3]` to `logits`, and `aux_logits_50` etc. for each scale.
+
+  All outputs are `[n, h, w, num_classes]`. With a single scale there are no
+  auxiliary outputs.
 
   Attributes:
-    backbone: gives c5 at output stride 8.
-    rates: of the atrous spatial pyramid.
-    hidden_features: of a branch's fc6 and fc7 (VGG: 1024); 0 classifies c5.
-    dropout_rate: in branches that have them.
-    scales: of the image; of their scores the largest counts. One scale has
-      no auxiliary outputs.
-    norm: of the backbone, if it normalises.
+    num_classes: Number of classes.
+    backbone: Backbone with c5 at output stride 8.
+    rates: Dilations of the atrous spatial pyramid.
+    hidden_features: Features of each branch's fc6 and fc7 (1024 with VGG); 0
+      classifies c5 directly.
+    dropout_rate: Dropout rate after fc6 and fc7.
+    scales: Factors by which the image is resized; logits are the maximum over
+      the scales.
+    norm: Factory of the backbone's normalisation layers, if it has any.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -112,22 +123,19 @@ class DeepLabV2(nn.Module):
       name="aspp",
     )
 
-    def scores(scale: float) -> jax.Array:
-      x = resize_bilinear(
-        image, scaled_size(image.shape[1:3], scale), align_corners=True
-      )
-      return aspp(self.backbone(x, train=train)["c5"], train=train)
-
-    each = {scale: scores(scale) for scale in self.scales}
-    grid = tuple(max(x.shape[axis] for x in each.values()) for axis in (1, 2))
-    each = {
-      scale: resize_bilinear(x, grid, align_corners=True)
-      for scale, x in each.items()
-    }
-    largest = jnp.max(jnp.stack(list(each.values())), axis=0)
-    outputs = {"logits": largest}
-    if len(each) > 1:
-      outputs |= {f"aux_logits_{scale * 100:g}": x for scale, x in each.items()}
+    scores = []
+    for scale in self.scales:
+      size = scaled_size(image.shape[1:3], scale)
+      x = resize_bilinear(image, size, align_corners=True)
+      x = self.backbone(x, train=train)["c5"]
+      scores.append(aspp(x, train=train))
+    # All scores at the resolution of the largest scale.
+    size = tuple(max(x.shape[axis] for x in scores) for axis in (1, 2))
+    scores = [resize_bilinear(x, size, align_corners=True) for x in scores]
+    outputs = {"logits": jnp.max(jnp.stack(scores), axis=0)}
+    if len(scores) > 1:
+      for scale, x in zip(self.scales, scores, strict=True):
+        outputs[f"aux_logits_{scale * 100:g}"] = x
     return {
       key: zoom_bilinear(x, OUTPUT_STRIDE, image.shape[1:3])
       for key, x in outputs.items()
@@ -135,9 +143,10 @@ class DeepLabV2(nn.Module):
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-  """Height and width at a scale, corners on corners (Caffe's Interp layer).
+  """Returns height and width at a scale, corners aligned (Caffe's Interp).
 
-  321 becomes 241 at 0.75 and 161 at 0.5, so that pixel i lies on i / scale.
+  For example, 321 becomes 241 at 0.75 and 161 at 0.5; pixel i of the resized
+  image lies at i / scale of the original.
   """
   return tuple(round((side - 1) * scale) + 1 for side in size)
 
@@ -145,11 +154,23 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 BACKBONE = {
   "name": "resnet101",
   "output_stride": OUTPUT_STRIDE,
-  # ResNet
+  # Fields of ResNet.
   "stride_in_1x1": True,
   "ceil_mode": True,
   "contract_dilation": False,
-  # VGG
+  # Fields of VGG, for the variant "vgg".
   "pool_window": 3,
   "dilate_pools": False,
+}
+
+_VGG = {
+  "backbone": {"name": "vgg16"},
+  "hidden_features": 1024,
+  "scales": (1.0,),
+}
+VARIANTS = {
+  # ASPP-L on VGG-16.
+  "vgg": _VGG,
+  # ASPP-S on VGG-16.
+  "vgg_aspp_s": {**_VGG, "rates": (2, 4, 8, 12)},
 }

@@ -43,9 +43,9 @@ from jaxseg.layers.conv import (
   torch_uniform,
   torch_uniform_bias,
 )
+from jaxseg.layers.fcn_head import FCNHead
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.resize import resize_bilinear
-from jaxseg.models.fcn_resnet import FCNHead
 from jaxseg.types import Images, Outputs
 
 SCORE_INIT = nn.initializers.truncated_normal(0.01)

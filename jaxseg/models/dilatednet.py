@@ -1,15 +1,15 @@
 """DilatedNet (Yu & Koltun 2016, arXiv:1511.07122).
 
-The idea (Sec. 2 to 4): VGG-16 whose last two pools are gone, the convolutions
-behind them dilated instead (Fig. 1), gives a map of class scores at stride 8;
-a context module of dilated 3x3 convolutions then looks at ever larger
-surroundings of each score without losing resolution (Table 1). It begins as
-the identity, so that it can only improve on the front end.
+The idea (Sec. 2 to 4): the front end is VGG-16 without its last two pools,
+with dilated convolutions after them (Fig. 1); its class scores have stride 8.
+A context module of dilated 3x3 convolutions then sees ever larger surroundings
+of each score without losing resolution (Table 1). The module is initialised to
+the identity, so that training starts from the front end's output.
 
-Numbers are those of the authors' code (fyu/dilation): no convolution of the
-front end pads, the image is mirrored at its borders instead, by 186 pixels;
-score i answers for pixel 8 i, and scores between are interpolated. Contexts
-by number of layers: 8 for VOC and CamVid, 7 for KITTI, 10 for Cityscapes.
+Numbers are those of the authors' code (fyu/dilation). No convolution of the
+front end pads; instead the image is mirrored at its borders, by 186 pixels.
+Score i belongs to pixel 8 i, and scores in between are interpolated. The
+context has 8 layers for VOC and CamVid, 7 for KITTI and 10 for Cityscapes.
 """
 
 from collections.abc import Callable
@@ -30,13 +30,14 @@ from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.resize import zoom_bilinear
 from jaxseg.types import Images, Outputs
 
-# Dilations of the 3x3 layers, by the number of layers with the last, 1x1.
+# Dilations of the 3x3 layers, keyed by the number of layers. The number
+# includes the last layer, which is 1x1.
 DILATIONS = {
   7: (1, 1, 2, 4, 8, 1),
   8: (1, 1, 2, 4, 8, 16, 1),
   10: (1, 1, 2, 4, 8, 16, 32, 64, 1),
 }
-# Features of the 3x3 layers, in multiples of the classes.
+# Features of the 3x3 layers, as multiples of the number of classes.
 MULTIPLIERS = {
   "basic": {layers: (1,) * (layers - 1) for layers in DILATIONS},
   "large": {8: (2, 2, 4, 8, 16, 32, 32)},
@@ -44,37 +45,16 @@ MULTIPLIERS = {
 STRIDE = 8
 
 
-def identity_init(
-  classes: int, deviation: float = 0.0
-) -> Callable[..., jax.Array]:
-  """Initialises a kernel that hands each class on (Eq. 4 and 5).
-
-  Features come in `classes` groups. At the centre tap a feature reads those
-  of its own group, classes / features of each: from one score map to another,
-  however wide the layers between, this is the identity. What remains is
-  normal with `deviation` (0 in the basic module).
-  """
-
-  def init(key, shape, dtype=jnp.float32):
-    height, width, inputs, features = shape
-    reads = (
-      np.arange(inputs)[:, None] * classes // inputs
-      == np.arange(features) * classes // features
-    )
-    kernel = deviation * jax.random.normal(key, shape, dtype)
-    centre = kernel[height // 2, width // 2]
-    centre = jnp.where(reads, jnp.asarray(classes / features, dtype), centre)
-    return kernel.at[height // 2, width // 2].set(centre)
-
-  return init
-
-
 class Context(nn.Module):
-  """Dilated 3x3 convolutions and a 1x1, from C score maps to C score maps.
+  """Dilated 3x3 convolutions and a 1x1 convolution on K score maps (Table 1).
+
+  Maps `[n, h, w, k]` to `[n, h, w, k]`.
 
   Attributes:
-    dilations: of the 3x3 layers.
-    multipliers: their features, in multiples of C.
+    dilations: Dilations of the 3x3 layers.
+    multipliers: Features of the 3x3 layers, as multiples of K.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   dilations: tuple[int, ...]
@@ -86,7 +66,7 @@ class Context(nn.Module):
   def __call__(
     self, x: Float[Array, "n h w k"], *, train: bool
   ) -> Float[Array, "n h w k"]:
-    del train  # The same in training and evaluation.
+    del train  # Training and evaluation are the same.
     classes = x.shape[-1]
     large = max(self.multipliers) > 1
     conv = functools.partial(Conv, param_dtype=self.param_dtype)
@@ -108,15 +88,19 @@ class Context(nn.Module):
 
 
 class DilatedNet(nn.Module):
-  """`[n, h, w, 3]` -> `logits` `[n, h, w, num_classes]`.
+  """Maps `[n, h, w, 3]` to `logits` `[n, h, w, num_classes]`.
 
   Attributes:
-    backbone: a VGG at output stride 8 that pads nothing.
-    features: of fc6 and fc7.
-    kernel_size: of fc6, which is dilated by 4.
-    context: "none" (the front end alone), "basic" or "large".
-    context_layers: a key of `DILATIONS`.
-    norm: of the backbone, if it normalises.
+    num_classes: Number of classes.
+    backbone: VGG at output stride 8 without padding.
+    features: Features of fc6 and fc7.
+    kernel_size: Kernel size of fc6, whose dilation is 4.
+    dropout_rate: Dropout rate after fc6 and fc7.
+    context: Context module: "none" (front end only), "basic" or "large".
+    context_layers: Number of context layers, a key of `DILATIONS`.
+    norm: Factory of the backbone's normalisation layers, if it has any.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -158,7 +142,7 @@ class DilatedNet(nn.Module):
     return {"logits": logits}
 
   def _context(self) -> Context | None:
-    """The context module that the fields name."""
+    """Returns the context module, or None for the front end alone."""
     if self.context == "none":
       return None
     if self.context not in MULTIPLIERS:
@@ -166,8 +150,9 @@ class DilatedNet(nn.Module):
     multipliers = MULTIPLIERS[self.context]
     if self.context_layers not in multipliers:
       raise UserError(
-        f"model.context_layers={self.context_layers}: the {self.context} "
-        f"context has {' or '.join(map(str, multipliers))} layers"
+        f"model.context_layers={self.context_layers}: expected "
+        f"{' or '.join(map(str, multipliers))} layers for "
+        f"model.context={self.context}"
       )
     return Context(
       DILATIONS[self.context_layers],
@@ -178,10 +163,11 @@ class DilatedNet(nn.Module):
     )
 
   def _mirrored(self, image: jax.Array) -> jax.Array:
-    """Mirrors an image at its borders, again and again if it is small.
+    """Pads an image by reflection, repeatedly if it is small.
 
-    Score i then sees as many pixels before pixel 8 i as the front end loses
-    on each side, and the last pixel has a score on it or behind it.
+    `margin` pixels, which the front end removes, are added above and on the
+    left, so that score i belongs to pixel 8 i. The bottom and right are padded
+    so that the last score lies on or beyond the last pixel.
     """
     margin = self.margin()
     for axis in (1, 2):
@@ -193,7 +179,7 @@ class DilatedNet(nn.Module):
     return image
 
   def margin(self) -> int:
-    """Pixels lost on each side of the image: 186 for VGG-16 and fc6 7x7."""
+    """Returns the pixels removed on each side: 186 for VGG-16 and fc6 7x7."""
     vgg = self.backbone
     if (
       not isinstance(vgg, VGG)
@@ -201,14 +187,44 @@ class DilatedNet(nn.Module):
       or (vgg.pool_window, vgg.output_stride) != (2, STRIDE)
     ):
       raise UserError(
-        f"model.backbone is a {type(vgg).__name__} that is no front end; "
-        "expected a VGG with output_stride=8, padding=0, pad_inner=False and "
-        "dense_pools=False, such as --config.model.backbone.name=vgg16"
+        f"model.backbone is a {type(vgg).__name__} that cannot be DilatedNet's "
+        "front end; expected a VGG with output_stride=8, padding=0, "
+        "pad_inner=False, dense_pools=False and pool_window=2, such as "
+        "--config.model.backbone.name=vgg16"
       )
-    # Spacing of the taps of each group, in pixels of the image.
+    # Distance between the taps of each group of convolutions, in image pixels.
     spacing = (1, 2, 4, 8, 16)
     lost = sum(n * s for n, s in zip(vgg.stage_sizes, spacing, strict=True))
     return lost + 2 * (self.kernel_size - 1) * STRIDE
+
+
+def identity_init(
+  classes: int, deviation: float = 0.0
+) -> Callable[..., jax.Array]:
+  """Returns an initialiser of kernels that pass each class on (Eq. 4 and 5).
+
+  Features form `classes` groups. At the centre tap a feature reads the inputs
+  of its own group, each with weight classes / features. From one score map to
+  the next this is the identity, whatever the width of the layers in between.
+  All other weights are drawn from N(0, deviation) (0 in the basic module).
+
+  Args:
+    classes: Number of classes.
+    deviation: Standard deviation of the weights outside the identity.
+  """
+
+  def init(key, shape, dtype=jnp.float32):
+    height, width, inputs, features = shape
+    reads = (
+      np.arange(inputs)[:, None] * classes // inputs
+      == np.arange(features) * classes // features
+    )
+    kernel = deviation * jax.random.normal(key, shape, dtype)
+    centre = kernel[height // 2, width // 2]
+    centre = jnp.where(reads, jnp.asarray(classes / features, dtype), centre)
+    return kernel.at[height // 2, width // 2].set(centre)
+
+  return init
 
 
 BACKBONE = {

@@ -1,22 +1,24 @@
 """FC-DenseNet, "the one hundred layers Tiramisu" (Jegou et al. 2017).
 
-arXiv:1611.09326. The idea (Fig. 1): a U-Net of dense blocks. There are three
-kinds of concatenation: inside a block each layer sees all before it (Fig. 2);
-at the end of a contracting block its input is joined too, and the whole stack
-is the skip; and the skip joins the map that comes up. What goes up from a
-block are the outputs of its own layers alone, so that features do not pile up
-on the way to the full resolution (Sec. 3.2).
+arXiv:1611.09326. The idea (Fig. 1): a U-Net of dense blocks. It concatenates
+in three places. Inside a block each layer reads the outputs of all layers
+before it (Fig. 2). At the end of a contracting block the block's input is
+concatenated with its outputs, and the result is the skip. The skip is
+concatenated with the upsampled map. Only the outputs of a block's own layers
+are upsampled, so that the number of features stays small at full resolution
+(Sec. 3.2).
 
 Numbers are those of the authors' code (SimJeg/FC-DenseNet, FC-DenseNet.py and
 layers.py): a linear 3x3 convolution to 48 features; layer = norm, ReLU, 3x3,
-dropout 0.2; down = norm, ReLU, 1x1, dropout, 2x2 max pooling; up = linear 3x3
-transposed convolution at stride 2, unpadded, cropped about the centre to the
-skip; a 1x1 classifier without a norm before it. Weights are He-uniform,
-biases present throughout. Lasagne's norm has an epsilon of 1e-4.
+dropout 0.2; transition down = norm, ReLU, 1x1, dropout, 2x2 max pooling;
+transition up = linear, unpadded 3x3 transposed convolution of stride 2,
+cropped about the centre to the size of the skip; a 1x1 classifier without a
+norm before it. Weights are He-uniform, all convolutions have biases, and
+Lasagne's norm has an epsilon of 1e-4.
 
-The authors always normalise by the statistics of the batch they see, in
-validation and test as well: `batch_statistics`. Images that are tested
-together then influence one another.
+The authors' networks normalise by batch statistics in validation and test as
+well (`batch_statistics`), so that the images of a test batch influence one
+another.
 """
 
 from collections.abc import Callable
@@ -29,54 +31,31 @@ import jax.numpy as jnp
 
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.conv import Conv
+from jaxseg.layers.crop import centre_crop
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.pool import max_pool
 from jaxseg.layers.transposed import ConvTranspose
-from jaxseg.models.unet import centre_crop
 from jaxseg.types import Images, Outputs
 
 STATISTICS = ("batch", "image", "running")
 
 he_uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
-# Lasagne counts as the fan in of a transposed convolution its features * k^2.
+# Lasagne's fan-in of a transposed convolution is features * kernel_size^2.
 he_uniform_transposed = nn.initializers.variance_scaling(
   2.0, "fan_in", "uniform", in_axis=-1, out_axis=-2
 )
 
 
-class SeenNorm(BatchNorm):
-  """Batch normalisation that evaluates by what it sees, too.
+class DenseBlock(nn.Module):
+  """A dense block (Fig. 2); returns the outputs of its layers, concatenated.
 
-  Trains like `BatchNorm`, running statistics and all; frozen it is one.
+  Maps `[n, h, w, c]` to `[n, h, w, layers * growth]`.
 
   Attributes:
-    each_image: in evaluation, of each image by itself.
+    layers: Number of layers.
+    growth: Features of each layer.
+    conv: Factory of `NormActConv`.
   """
-
-  each_image: bool = False
-
-  @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    if train or self.frozen or self.is_initializing():
-      return super().__call__(x, train=train)
-    scale = self.param("scale", self.scale_init, x.shape[-1:], self.param_dtype)
-    bias = self.param("bias", self.bias_init, x.shape[-1:], self.param_dtype)
-    axes = (1, 2) if self.each_image else (0, 1, 2)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = self._mean(wide, axes)
-    variance = self._mean(jnp.square(wide - mean), axes)
-    y = (wide - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
-    return y.astype(jnp.dtype(self.dtype or x.dtype))
-
-  def _mean(self, x, axes) -> jax.Array:
-    mean = jnp.mean(x, axis=axes, keepdims=True)
-    if self.axis_name is None or self.each_image:
-      return mean
-    return jax.lax.pmean(mean, self.axis_name)
-
-
-class DenseBlock(nn.Module):
-  """The outputs of `layers` layers, each of which sees all before it."""
 
   layers: int
   growth: int
@@ -94,7 +73,16 @@ class DenseBlock(nn.Module):
 
 
 class NormActConv(nn.Module):
-  """Norm, ReLU, convolution, dropout: every convolution but the first."""
+  """Norm, ReLU, convolution and dropout: every convolution but the first.
+
+  Attributes:
+    features: Output features.
+    kernel_size: Side of the kernel.
+    dropout_rate: Dropout rate after the convolution.
+    norm: Factory of the normalisation.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
+  """
 
   features: int
   kernel_size: int
@@ -120,19 +108,23 @@ class NormActConv(nn.Module):
 
 
 class FCDenseNet(nn.Module):
-  """`[n, h, w, 3]` -> `logits` `[n, h, w, num_classes]`.
+  """Maps `[n, h, w, 3]` to `logits` `[n, h, w, num_classes]`.
 
   Attributes:
-    down_layers: layers of each contracting block; the expanding ones have as
-      many, backwards.
-    bottleneck_layers: of the block at the bottom.
-    growth: features that a layer adds.
-    stem_features: of the first convolution.
-    dropout_rate: after every convolution that follows a norm.
-    batch_statistics: what evaluation normalises by: "batch" (as published),
-      "image" (the same with one image a batch: the result depends neither on
-      the other images nor on padding among them) or "running" averages.
-      Norms that are not batch normalisation are left as they are.
+    num_classes: Number of classes.
+    down_layers: Layers of each contracting block, finest first; the expanding
+      blocks mirror them.
+    bottleneck_layers: Layers of the block between the two paths.
+    growth: Features of each layer.
+    stem_features: Features of the first convolution.
+    dropout_rate: Dropout rate after every convolution that follows a norm.
+    batch_statistics: Statistics that evaluation normalises by: those of the
+      "batch" (as published), of each "image" (independent of the other images
+      and of padded ones), or the "running" averages. Other norms than batch
+      normalisation are not affected.
+    norm: Factory of the normalisation layers.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -151,8 +143,8 @@ class FCDenseNet(nn.Module):
     depth, sides = len(self.down_layers), tuple(image.shape[1:3])
     if min(sides) < 2**depth:
       raise UserError(
-        f"fc_densenet: the image is {sides[0]}x{sides[1]}; with {depth} "
-        f"poolings expected sides of {2**depth} pixels or more"
+        f"fc_densenet: the image is {sides[0]}x{sides[1]}; expected sides of "
+        f"{2**depth} pixels or more for {depth} poolings"
       )
     types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
     conv = functools.partial(
@@ -180,7 +172,8 @@ class FCDenseNet(nn.Module):
         **types,
         name=f"transition_up{i}",
       )(new)
-      # 2 n + 1 pixels come up from the floor of half the skip's.
+      # The transposed convolution of n pixels has 2 n + 1, and the skip 2 n or
+      # 2 n + 1.
       x = jnp.concatenate([centre_crop(x, skip.shape[1:3]), skip], axis=-1)
       new = block(self.down_layers[i - 1], name=f"up{i}")(x, train=train)
     x = jnp.concatenate([x, new], axis=-1)
@@ -194,7 +187,7 @@ class FCDenseNet(nn.Module):
     return {"logits": x.astype(jnp.float32)}
 
   def _norm(self) -> Callable[..., Any]:
-    """The norm, or the one that does as it does in training."""
+    """Returns `norm`, or its `BatchStatisticsNorm` if evaluation needs one."""
     if self.batch_statistics not in STATISTICS:
       raise unknown_name(
         "model.batch_statistics", self.batch_statistics, STATISTICS
@@ -203,13 +196,46 @@ class FCDenseNet(nn.Module):
     if kind is not BatchNorm or self.batch_statistics == "running":
       return self.norm
     return functools.partial(
-      SeenNorm,
+      BatchStatisticsNorm,
       **getattr(self.norm, "keywords", {}),
       each_image=self.batch_statistics == "image",
     )
 
 
-# Table 2 of the paper gives 103's blocks; the others' are of Sec. 4.1.
+class BatchStatisticsNorm(BatchNorm):
+  """Batch normalisation that uses batch statistics in evaluation, too.
+
+  Training is that of `BatchNorm`, including its running statistics. If `frozen`
+  is set, it equals a frozen `BatchNorm`.
+
+  Attributes:
+    each_image: Whether evaluation normalises each image by its own statistics
+      instead of those of the batch.
+  """
+
+  each_image: bool = False
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    if train or self.frozen or self.is_initializing():
+      return super().__call__(x, train=train)
+    scale = self.param("scale", self.scale_init, x.shape[-1:], self.param_dtype)
+    bias = self.param("bias", self.bias_init, x.shape[-1:], self.param_dtype)
+    axes = (1, 2) if self.each_image else (0, 1, 2)
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean = self._mean(wide, axes)
+    variance = self._mean(jnp.square(wide - mean), axes)
+    y = (wide - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
+    return y.astype(jnp.dtype(self.dtype or x.dtype))
+
+  def _mean(self, x, axes) -> jax.Array:
+    mean = jnp.mean(x, axis=axes, keepdims=True)
+    if self.axis_name is None or self.each_image:
+      return mean
+    return jax.lax.pmean(mean, self.axis_name)
+
+
+# Blocks of FC-DenseNet103 are in Table 2, those of the others in Sec. 4.1.
 fc_densenet56 = functools.partial(
   FCDenseNet, down_layers=(4,) * 5, bottleneck_layers=4, growth=12
 )

@@ -1,9 +1,9 @@
 """FCN: fully convolutional networks (Long, Shelhamer & Darrell 2015).
 
-arXiv:1411.4038, and PAMI 2017 (arXiv:1605.06211). The idea (Fig. 3): read a
-classifier's dense layers as convolutions, score each position of its last
-map, and enlarge the scores to the image; add the scores of finer maps on the
-way, so that what comes from deep down is drawn sharply.
+arXiv:1411.4038, and PAMI 2017 (arXiv:1605.06211). The idea (Fig. 3): treat a
+classifier's dense layers as convolutions, score each position of the last map,
+and upsample the scores to the image. Scores of finer maps are added on the
+way, which restores the detail that the coarse map lacks.
 
 | network        | stride | scores added          | cropped at (offsets)     |
 |----------------|--------|-----------------------|--------------------------|
@@ -15,12 +15,12 @@ way, so that what comes from deep down is drawn sharply.
 
 Layers, names and initial values are those of the released prototxts
 (shelhamer/fcn.berkeleyvision.org): the image padded by 100, pools in ceil
-mode, new scores zero, upsampling by bilinear transposed convolutions. (The
-last of those is "upscore" in every stage here.) The
-offsets are not typed in but computed, see `backbones/geometry.py`.
+mode, zero-initialised scores, upsampling by bilinear transposed convolutions.
+The last upsampling is named "upscore" in all networks here. Crop offsets are
+computed, not listed; see `backbones/geometry.py`.
 
-Training goes in stages: FCN-16s starts from FCN-32s and FCN-8s from FCN-16s
-(Sec. 4.2), by `config.init.model` and `config.init.skip`.
+Training has stages: FCN-16s is initialised from FCN-32s and FCN-8s from
+FCN-16s (Sec. 4.2), by `config.init.model` and `config.init.skip`.
 """
 
 from collections.abc import Callable
@@ -46,55 +46,26 @@ from jaxseg.types import Images, Outputs
 LEARNED = ("none", "intermediate", "all")
 
 
-def fitting_kernel(coarse: Grid, fine: Grid) -> tuple[int, Grid]:
-  """The transposed convolution that brings `coarse` onto pixels of `fine`.
-
-  By a factor s its kernel has size 2 s (Caffe's), or 2 s - 1 where only that
-  meets whole pixels: 63 in FCN-AlexNet.
-
-  Returns:
-    The size of the kernel, and the grid of what it makes.
-  """
-  factor = int(fine.scale / coarse.scale)
-  for kernel_size in (2 * factor, 2 * factor - 1):
-    grid = coarse.upsampled(kernel_size, factor)
-    if grid.start_of(fine).denominator == 1:
-      break
-  return kernel_size, grid
-
-
-def crop(x: jax.Array, start: int, size: tuple[int, int]) -> jax.Array:
-  """Rows and columns `start` to `start + size` of `[n, h, w, c]`.
-
-  Raises:
-    UserError: some of them do not exist.
-  """
-  h, w = size
-  if start < 0 or start + h > x.shape[1] or start + w > x.shape[2]:
-    raise UserError(
-      f"FCN's map of {x.shape[1]}x{x.shape[2]} does not cover {h}x{w} pixels "
-      f"from row {start} on; enlarge backbone.padding (the papers' is 100), or "
-      "make head_kernel_size smaller"
-    )
-  return x[:, start : start + h, start : start + w]
-
-
 class FCN(nn.Module):
-  """`[n, h, w, c]` -> `logits` `[n, h, w, num_classes]`.
+  """Maps `[n, h, w, c]` to `logits` `[n, h, w, num_classes]`.
 
   Attributes:
-    backbone: a VGG or an AlexNet, padded enough for the scores to cover the
-      image: by 100 with the papers' 7x7 or 6x6 fc6.
-    stride: of the finest scores: 32, 16, 8, ...
-    skip_scales: fixed factors on the maps that skips score, deepest first;
-      () is 1 each.
-    learned_upsampling: which transposed convolutions learn, mixing classes,
-      from their bilinear start: "none" (all that was released),
-      "intermediate" (CVPR text, Sec. 4.3) or "all".
-    head_features: of fc6 and fc7.
-    head_kernel_size: of fc6.
-    dropout_rate: after fc6 and fc7.
-    norm: of a backbone that has one, such as `vgg16_bn`; the head has none.
+    num_classes: Number of classes.
+    backbone: VGG or AlexNet with enough padding for the scores to cover the
+      image: 100 pixels with the papers' 7x7 or 6x6 fc6.
+    stride: Stride of the finest scores: 32, 16, 8, 4 or 2.
+    skip_scales: Fixed factors of the maps that skips score, deepest first; ()
+      means 1 for each.
+    learned_upsampling: Which transposed convolutions are learned, as dense
+      kernels over classes initialised to bilinear: "none" (all released
+      networks), "intermediate" (CVPR text, Sec. 4.3) or "all".
+    head_features: Features of fc6 and fc7.
+    head_kernel_size: Kernel size of fc6.
+    dropout_rate: Dropout rate after fc6 and fc7.
+    norm: Factory of the backbone's normalisation layers, if it has any, as in
+      `vgg16_bn`; the head has none.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -143,23 +114,27 @@ class FCN(nn.Module):
     return {"logits": crop(score, int(grid.start_of(Grid())), size)}
 
   def _skips(self) -> list[tuple[int, float]]:
-    """Level and factor of each skip, deepest first."""
+    """Returns level and factor of each skip, deepest first."""
     count = (32 // self.stride).bit_length() - 1
     scales = self.skip_scales or (1.0,) * count
     if 2**count * self.stride != 32 or len(scales) != count:
       raise UserError(
-        f"stride={self.stride}, skip_scales={self.skip_scales}: expected a "
-        "stride of 32, 16, 8, 4 or 2, and none or 0, 1, 2, 3 or 4 factors"
+        f"model.stride={self.stride}, model.skip_scales={self.skip_scales}: "
+        "expected a stride of 32, 16, 8, 4 or 2, and either no factors or as "
+        "many as there are skips (0, 1, 2, 3 or 4)"
       )
     return [(4 - i, scale) for i, scale in enumerate(scales)]
 
   def _learns(self, which: str) -> bool:
+    """Returns whether the "intermediate" or "all" upsampling is learned."""
     if self.learned_upsampling not in LEARNED:
-      raise unknown_name("learned_upsampling", self.learned_upsampling, LEARNED)
+      raise unknown_name(
+        "model.learned_upsampling", self.learned_upsampling, LEARNED
+      )
     return LEARNED.index(self.learned_upsampling) >= LEARNED.index(which)
 
   def _score(self, x: jax.Array, name: str) -> jax.Array:
-    """A linear classifier at every position, in float32."""
+    """Applies a linear classifier at every position, in float32."""
     score = Conv(
       self.num_classes,
       1,
@@ -177,6 +152,7 @@ class FCN(nn.Module):
     learned: bool,
     name: str,
   ) -> jax.Array:
+    """Applies a bilinear transposed convolution, fixed or learned."""
     if not learned:
       return bilinear_conv_transpose(
         score, kernel_size=kernel_size, strides=strides
@@ -192,7 +168,44 @@ class FCN(nn.Module):
     )(score)
 
 
-# What the prototxts have; a config's own fields override them.
+def fitting_kernel(coarse: Grid, fine: Grid) -> tuple[int, Grid]:
+  """Chooses the transposed convolution that upsamples `coarse` to `fine`.
+
+  For a factor s the kernel size is 2 s, as in Caffe, or 2 s - 1 if only the
+  latter puts outputs on the pixels of `fine`: 63 in FCN-AlexNet.
+
+  Args:
+    coarse: Grid of the map to upsample.
+    fine: Grid of the map to which the result is added or cropped.
+
+  Returns:
+    The kernel size, and the grid of the upsampled map.
+  """
+  factor = int(fine.scale / coarse.scale)
+  for kernel_size in (2 * factor, 2 * factor - 1):
+    grid = coarse.upsampled(kernel_size, factor)
+    if grid.start_of(fine).denominator == 1:
+      break
+  return kernel_size, grid
+
+
+def crop(x: jax.Array, start: int, size: tuple[int, int]) -> jax.Array:
+  """Returns rows and columns `start` to `start + size` of `[n, h, w, c]`.
+
+  Raises:
+    UserError: `x` does not have all these rows and columns.
+  """
+  h, w = size
+  if start < 0 or start + h > x.shape[1] or start + w > x.shape[2]:
+    raise UserError(
+      f"fcn: a map of {x.shape[1]}x{x.shape[2]} does not cover {h}x{w} pixels "
+      f"from row and column {start}; increase model.backbone.padding (100 in "
+      "the papers) or decrease model.head_kernel_size"
+    )
+  return x[:, start : start + h, start : start + w]
+
+
+# Fields of the released prototxts.
 BACKBONE = {"name": "vgg16", "padding": 100, "ceil_mode": True}
 ALEXNET_BACKBONE = {"name": "caffenet", "padding": 100}
 

@@ -1,11 +1,13 @@
 """torchvision's FCN-ResNet (models/segmentation/fcn.py).
 
-The idea: a ResNet that keeps an eighth of the image's resolution by dilation
-(arXiv:1606.00915) needs none of FCN's skips; a small head on its last map is
-enlarged bilinearly to the image. It shares FCN's name, not its parts: 3x3 to
-a quarter of the channels, norm, ReLU, dropout 0.1, 1x1. An auxiliary head of
-the same make on c4 is trained with weight 0.5 (references/segmentation).
-`backbone="resnet101"` is the larger of the two published.
+The idea: a ResNet whose dilated stages keep an eighth of the image's
+resolution (arXiv:1606.00915) needs none of FCN's skips. A small head
+classifies its last map, and bilinear resizing brings the logits to the size of
+the image. The network shares FCN's name but not its layers: the head is a 3x3
+convolution to a quarter of the channels, norm, ReLU, dropout 0.1 and a 1x1
+classifier. An auxiliary head of the same kind on c4 is trained with loss
+weight 0.5 (references/segmentation). `backbone="resnet101"` is the larger of
+the two published networks.
 """
 
 from collections.abc import Callable
@@ -13,54 +15,25 @@ import functools
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from jaxseg.layers.conv import (
-  Conv,
-  ConvNormAct,
-  torch_uniform,
-  torch_uniform_bias,
-)
+from jaxseg.layers.conv import ConvNormAct
+from jaxseg.layers.fcn_head import FCNHead
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.resize import resize_bilinear
 from jaxseg.types import Images, Outputs
 
 
-class FCNHead(nn.Module):
-  """3x3 convolution to a quarter, dropout, 1x1 classifier, in float32."""
-
-  num_classes: int
-  dropout_rate: float
-  conv: Callable[..., Any]
-  param_dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    features = x.shape[-1] // 4
-    x = self.conv(features, kernel_init=torch_uniform, name="conv")(
-      x, train=train
-    )
-    x = nn.Dropout(self.dropout_rate, name="dropout")(
-      x, deterministic=not train
-    )
-    x = Conv(
-      self.num_classes,
-      1,
-      kernel_init=torch_uniform,
-      bias_init=torch_uniform_bias(features),
-      param_dtype=self.param_dtype,
-      name="classifier",
-    )(x)
-    return x.astype(jnp.float32)
-
-
 class FCNResNet(nn.Module):
-  """`[n, h, w, c]` -> `logits`, `aux_logits`, `[n, h, w, num_classes]` each.
+  """Maps `[n, h, w, c]` to `logits` and `aux_logits`, `[n, h, w, num_classes]`.
 
   Attributes:
-    backbone: gives c4 and c5 at output stride 8.
-    dropout_rate: of both heads.
+    num_classes: Number of classes.
+    backbone: Backbone with c4 and c5 at output stride 8.
+    dropout_rate: Dropout rate of both heads.
+    norm: Factory of the normalisation layers.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -96,5 +69,4 @@ class FCNResNet(nn.Module):
     }
 
 
-# torchvision's; a config's own fields override them.
 BACKBONE = {"name": "resnet50", "output_stride": 8}

@@ -1,22 +1,23 @@
 """Hypercolumns (Hariharan et al. 2015, arXiv:1411.5752).
 
-The idea (Fig. 1, 2): a pixel's "hypercolumn" is the stack of what all chosen
-layers say at its place, from edges to objects, and a classifier of that stack
-is both precise and informed. A linear one need not build the stack: classify
-each layer on its own grid, enlarge the scores, add them (Sec. 3.2, Fig. 4),
-for a sum over channels and an interpolation commute.
+The idea (Fig. 1, 2): the "hypercolumn" of a pixel is the stack of the outputs
+of several layers at its position, from edges to objects. A classifier of
+hypercolumns is both precise and semantic. A linear classifier does not need
+the stack: summation over channels and interpolation commute, so each layer is
+classified on its own grid, and the upsampled scores are added (Sec. 3.2,
+Fig. 4).
 
 - `Hypercolumn` classifies every pixel of an image.
-- `BoxHypercolumn` is the paper's own: in each detected box, a heatmap of
-  50x50. Where in the box a pixel lies says much about it, so there is a K x K
-  grid of classifiers, and a pixel's probability is blended bilinearly from
-  those of the classifiers around it (Sec. 3.1, Fig. 3).
+- `BoxHypercolumn` is the paper's network: it predicts a heatmap of 50x50 in
+  each detected box. The position in the box is informative, so there is a
+  K x K grid of classifiers, and the probability of a pixel is interpolated
+  bilinearly between the classifiers around it (Sec. 3.1, Fig. 3).
 
-Layers are those of the paper's "T-Net" (AlexNet): pool2, conv4 and fc7, whose
-column has 256 + 384 + 4096 = 4736 numbers. Here the convolutions run once
-over the image, and boxes are cut from their maps. A map is read where its
-positions stand on the image: exactly in VGG and AlexNet, elsewhere as if it
-were the image made smaller.
+Layers are those of the paper's "T-Net" (AlexNet): pool2, conv4 and fc7, a
+hypercolumn of 256 + 384 + 4096 = 4736 numbers. Here the convolutions run once
+for the image, and boxes are cut from their maps. Positions of maps on the
+image are exact for VGG and AlexNet. Maps of other backbones are treated as
+resized copies of the image.
 """
 
 from collections.abc import Callable
@@ -42,74 +43,24 @@ from jaxseg.types import Features, Images, Outputs
 
 LEVELS = ("pool2", "conv4", "fc7")
 
-# For rows and for columns.
+# Grids of rows and columns.
 Grids = tuple[Grid, Grid]
 
 
-def enlarge(
-  x: Float[Array, "n h w c"], grid: Grids, size: tuple[int, int]
-) -> Float[Array, "n h2 w2 c"]:
-  """A map at every pixel of an image of `size`."""
-  rows, columns = (
-    _on_map(jnp.arange(side, dtype=jnp.float32), place)
-    for side, place in zip(size, grid, strict=True)
-  )
-  return jax.vmap(lambda y: sample_bilinear(y, rows, columns))(x)
-
-
-def _on_map(pixels: Float[Array, "a"], place: Grid) -> Float[Array, "a"]:
-  """Where pixels of the image are on a map."""
-  return float(place.scale) * pixels + float(place.shift)
-
-
-def places(
-  backbone: nn.Module, features: Features, size: tuple[int, int]
-) -> dict[str, Grids]:
-  """Where the maps of an image of `size` stand on it."""
-  if _is_known(backbone):
-    return {key: (grid, grid) for key, grid in grids(backbone).items()}
-
-  def smaller(length: int, side: int) -> Grid:
-    scale = Fraction(length, side)
-    return Grid(scale, (scale - 1) / 2)
-
-  return {
-    key: (smaller(x.shape[1], size[0]), smaller(x.shape[2], size[1]))
-    for key, x in features.items()
-  }
-
-
-def _is_known(backbone: nn.Module) -> bool:
-  return isinstance(backbone, AlexNet | VGG) and backbone.output_stride == 32
-
-
-def _trunk(
-  backbone: nn.Module,
-  image: jax.Array,
-  levels: tuple[str, ...],
-  train: bool,
-) -> tuple[Features, dict[str, Grids]]:
-  """A backbone's maps and their places; refuses what it cannot give."""
-  size = image.shape[1:3]
-  if _is_known(backbone):
-    check_image(backbone, size)
-  features = dict(backbone(image, train=train))
-  for level in levels:
-    if level not in (*features, "fc7"):
-      raise unknown_name("hypercolumn level", level, (*features, "fc7"))
-  return features, places(backbone, features, size)
-
-
 class Hypercolumn(nn.Module):
-  """`[n, h, w, c]` -> `logits` `[n, h, w, num_classes]`.
+  """Maps `[n, h, w, c]` to `logits` `[n, h, w, num_classes]`.
 
   Attributes:
-    backbone: gives the levels.
-    levels: keys of its maps, and "fc7" for dense layers on c5.
-    head_features: of fc6 and fc7.
-    head_kernel_size: of fc6; 7 for VGG.
-    dropout_rate: after fc6 and fc7.
-    norm: of a backbone that has one; the heads have none.
+    num_classes: Number of classes.
+    backbone: Backbone that returns the levels.
+    levels: Keys of the backbone's maps, and "fc7" for dense layers on c5.
+    head_features: Features of fc6 and fc7.
+    head_kernel_size: Kernel size of fc6; 7 for VGG.
+    dropout_rate: Dropout rate after fc6 and fc7.
+    norm: Factory of the backbone's normalisation layers, if it has any; the
+      heads have none.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -124,7 +75,9 @@ class Hypercolumn(nn.Module):
 
   @nn.compact
   def __call__(self, image: Images, *, train: bool) -> Outputs:
-    features, grid_of = _trunk(self.backbone, image, self.levels, train)
+    features, grid_of = _maps_and_grids(
+      self.backbone, image, self.levels, train
+    )
     if "fc7" in self.levels:
       padding = self.head_kernel_size // 2
       features["fc7"] = DenseConvHead(
@@ -142,40 +95,36 @@ class Hypercolumn(nn.Module):
     logits = 0.0
     for level in self.levels:
       score = _classifier(self, level, self.num_classes)(features[level])
-      logits += enlarge(
+      logits += upsample_to_image(
         score.astype(jnp.float32), grid_of[level], image.shape[1:3]
       )
     return {"logits": logits}
 
 
-def _classifier(model: nn.Module, level: str, outputs: int) -> nn.Module:
-  """The rows of one linear classifier that read `level`."""
-  return Conv(
-    outputs,
-    1,
-    # The whole column has one bias.
-    use_bias=level == model.levels[0],
-    kernel_init=nn.initializers.normal(0.01),
-    param_dtype=model.param_dtype,
-    name=f"score_{level}",
-  )
-
-
 class BoxHypercolumn(nn.Module):
-  """Images and boxes -> a heatmap of each class in each box.
+  """Maps images and boxes to a heatmap for each class and box.
 
-  Called with boxes `[n, m, 4]`: m in each of the n images, as top, left,
-  bottom and right edge in pixels; (0, 0, h, w) is the whole image. Returns,
-  both `[n, m, heatmap_size, heatmap_size, num_classes]`:
+  Boxes `[n, m, 4]` are m per image, as top, left, bottom and right edge in
+  pixels; (0, 0, h, w) is the whole image. Both outputs are
+  `[n, m, heatmap_size, heatmap_size, num_classes]`:
 
-  - `heatmaps`: probabilities, each class against the rest, blended;
-  - `logits`: of each pixel's own cell alone, which is what is trained, by a
-    logistic loss (Sec. 3.1: training ignores the interpolation).
+  - `heatmaps`: Interpolated probabilities, each class against the rest.
+  - `logits`: Logits of the classifier of each pixel's own grid cell. These
+    are trained, with a logistic loss; training ignores the interpolation
+    (Sec. 3.1).
 
   Attributes:
-    grid_size: K; 1 is one classifier for the whole box.
-    heatmap_size: side of the heatmaps.
-    head_kernel_size: of fc6, which reads as many positions a box.
+    num_classes: Number of classes.
+    backbone: Backbone that returns the levels.
+    levels: Keys of the backbone's maps, and "fc7" for dense layers on c5.
+    grid_size: K, the side of the grid of classifiers; 1 is a single classifier.
+    heatmap_size: Side of the heatmaps.
+    head_features: Features of fc6 and fc7.
+    head_kernel_size: Kernel size of fc6, and side of the map cut for it from
+      each box.
+    dropout_rate: Dropout rate after fc6 and fc7.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -194,7 +143,9 @@ class BoxHypercolumn(nn.Module):
     self, image: Images, boxes: Float[Array, "n m 4"], *, train: bool
   ) -> Outputs:
     require_inside(boxes, image.shape[1:3])
-    features, grid_of = _trunk(self.backbone, image, self.levels, train)
+    features, grid_of = _maps_and_grids(
+      self.backbone, image, self.levels, train
+    )
     if "fc7" in self.levels:
       features["fc7"] = self._fc7(features["c5"], grid_of["c5"], boxes, train)
     cells = self.grid_size
@@ -203,7 +154,7 @@ class BoxHypercolumn(nn.Module):
       score = _classifier(self, level, cells**2 * self.num_classes)(
         features[level]
       ).astype(jnp.float32)
-      if level == "fc7":  # One vector a box, the same for all its pixels.
+      if level == "fc7":  # One vector per box, for all of its pixels.
         scores += score.reshape(*boxes.shape[:2], 1, 1, -1)
       else:
         scores += cut(score, grid_of[level], boxes, self.heatmap_size)
@@ -219,7 +170,7 @@ class BoxHypercolumn(nn.Module):
   def _fc7(
     self, c5: jax.Array, grid: Grids, boxes: jax.Array, train: bool
   ) -> jax.Array:
-    """The dense layers on each box, `[n * m, 1, 1, head_features]`."""
+    """Applies the dense layers to each box: `[n * m, 1, 1, head_features]`."""
     x = cut(c5, grid, boxes, self.head_kernel_size)
     return DenseConvHead(
       self.head_features,
@@ -237,7 +188,14 @@ def cut(
   boxes: Float[Array, "n m 4"],
   side: int,
 ) -> Float[Array, "n m s s c"]:
-  """The middles of `side * side` equal parts of each box."""
+  """Samples a map at the centres of `side * side` equal parts of each box.
+
+  Args:
+    x: Feature maps.
+    grid: Grids of the map's rows and columns.
+    boxes: Boxes in pixels of the image.
+    side: Number of samples along each side of a box.
+  """
 
   def one(x, box):
     rows, columns = (
@@ -248,8 +206,83 @@ def cut(
   return jax.vmap(jax.vmap(one, (None, 0)))(x, boxes)
 
 
+def upsample_to_image(
+  x: Float[Array, "n h w c"], grid: Grids, size: tuple[int, int]
+) -> Float[Array, "n h2 w2 c"]:
+  """Samples a map at every pixel of an image of `size`."""
+  rows, columns = (
+    _on_map(jnp.arange(side, dtype=jnp.float32), place)
+    for side, place in zip(size, grid, strict=True)
+  )
+  return jax.vmap(lambda y: sample_bilinear(y, rows, columns))(x)
+
+
+def _on_map(pixels: Float[Array, "a"], place: Grid) -> Float[Array, "a"]:
+  """Converts coordinates of image pixels to coordinates of a map."""
+  return float(place.scale) * pixels + float(place.shift)
+
+
+def _maps_and_grids(
+  backbone: nn.Module,
+  image: jax.Array,
+  levels: tuple[str, ...],
+  train: bool,
+) -> tuple[Features, dict[str, Grids]]:
+  """Returns a backbone's maps and their grids.
+
+  Raises:
+    UserError: A level does not exist, or the image is too small.
+  """
+  size = image.shape[1:3]
+  if _has_known_grids(backbone):
+    check_image(backbone, size)
+  features = dict(backbone(image, train=train))
+  for level in levels:
+    if level not in (*features, "fc7"):
+      raise unknown_name("level of model.levels", level, (*features, "fc7"))
+  return features, places(backbone, features, size)
+
+
+def places(
+  backbone: nn.Module, features: Features, size: tuple[int, int]
+) -> dict[str, Grids]:
+  """Returns the grids of a backbone's maps for an image of `size`.
+
+  Maps of an unknown backbone are treated as resized copies of the image.
+  """
+  if _has_known_grids(backbone):
+    return {key: (grid, grid) for key, grid in grids(backbone).items()}
+
+  def resized(length: int, side: int) -> Grid:
+    scale = Fraction(length, side)
+    return Grid(scale, (scale - 1) / 2)
+
+  return {
+    key: (resized(x.shape[1], size[0]), resized(x.shape[2], size[1]))
+    for key, x in features.items()
+  }
+
+
+def _has_known_grids(backbone: nn.Module) -> bool:
+  """Returns whether `geometry` knows the positions of the backbone's maps."""
+  return isinstance(backbone, AlexNet | VGG) and backbone.output_stride == 32
+
+
+def _classifier(model: nn.Module, level: str, outputs: int) -> nn.Module:
+  """Returns the part of the linear classifier that reads `level`."""
+  return Conv(
+    outputs,
+    1,
+    # The classifier of the whole hypercolumn has one bias.
+    use_bias=level == model.levels[0],
+    kernel_init=nn.initializers.normal(0.01),
+    param_dtype=model.param_dtype,
+    name=f"score_{level}",
+  )
+
+
 def _own_cell(cells: int, side: int) -> np.ndarray:
-  """`[side, cells]`: 1 where a pixel lies in a cell."""
+  """Returns `[side, cells]`: 1 where a pixel lies in a cell, 0 elsewhere."""
   own = (np.arange(side) * 2 + 1) * cells // (2 * side)
   return np.eye(cells)[own]
 
@@ -257,7 +290,7 @@ def _own_cell(cells: int, side: int) -> np.ndarray:
 def _mix(
   scores: Float[Array, "n m s s g g k"], weights: np.ndarray
 ) -> Float[Array, "n m s s k"]:
-  """Adds each pixel's values of all cells, weighted by row and column."""
+  """Sums the values of all grid cells, weighted by row and by column."""
   weight = jnp.asarray(weights, scores.dtype)
   return jnp.einsum(
     "nmijabk,ia,jb->nmijk", scores, weight, weight,
@@ -265,5 +298,5 @@ def _mix(
   )  # fmt: skip
 
 
-# The paper's "T-Net"; a config's own fields override it.
+# The paper's "T-Net".
 BACKBONE = {"name": "caffenet"}

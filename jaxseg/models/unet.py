@@ -34,6 +34,7 @@ import numpy as np
 
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.conv import Conv, ConvNormAct, kaiming_fan_in
+from jaxseg.layers.crop import centre_crop, crop_or_pad
 from jaxseg.layers.pool import max_pool
 from jaxseg.layers.resize import resize_bilinear
 from jaxseg.layers.transposed import ConvTranspose
@@ -45,23 +46,6 @@ UPSAMPLES = ("transposed", "bilinear", "bilinear_conv")
 # He's rule with the N of the paper's Sec. 3, the inputs of one unit: of a 2x2
 # stamp at stride 2 a single tap reaches a pixel.
 stamp_init = nn.initializers.variance_scaling(8.0, "fan_in", "normal")
-
-
-def fit(
-  x: Float[Array, "n h w c"], size: tuple[int, int]
-) -> Float[Array, "n h2 w2 c"]:
-  """Cuts, or fills up with zeros, at the bottom and on the right."""
-  missing = [max(s - a, 0) for s, a in zip(size, x.shape[1:3], strict=True)]
-  x = x[:, : size[0], : size[1]]
-  return jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-
-
-def centre_crop(
-  x: Float[Array, "n h w c"], size: tuple[int, int]
-) -> Float[Array, "n h2 w2 c"]:
-  """The middle of `x`; an odd rest falls at the bottom and on the right."""
-  top, left = ((a - s) // 2 for a, s in zip(x.shape[1:3], size, strict=True))
-  return x[:, top : top + size[0], left : left + size[1]]
 
 
 def valid_sizes(wanted: int, depth: int = 4) -> tuple[int, int]:
@@ -206,7 +190,7 @@ class UNet(nn.Module):
       skip, width = skips[level - 1], self.features[level - 1]
       x = self._enlarge(x, level, conv, train=train)
       if self.padding == "same":
-        x = fit(x, skip.shape[1:3])
+        x = crop_or_pad(x, skip.shape[1:3])
       else:
         skip = centre_crop(skip, x.shape[1:3])
       x = jnp.concatenate([skip, x] if self.skip_first else [x, skip], axis=-1)

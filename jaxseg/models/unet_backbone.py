@@ -1,17 +1,17 @@
 """U-Net with any backbone as its contracting path.
 
-The idea of U-Net (`unet.py`, Fig. 1) with a classification network on the
-left, so that its weights can be used. Numbers are those of
-segmentation_models.pytorch's `Unet`: from c5 on, five blocks of two 3x3
-convolutions of 256, 128, 64, 32 and 16 features; before each the map is
-doubled by nearest neighbour and, except in the last, joined by the skip of
-that level; then a 3x3 classifier at the full size. VGG's skips are the maps
-before each pooling.
+The idea of U-Net (`unet.py`, Fig. 1) with a classification network as the
+contracting path, so that its pretrained weights can be used. Numbers are those
+of segmentation_models.pytorch's `Unet`. From c5 on there are five blocks of
+two 3x3 convolutions, of 256, 128, 64, 32 and 16 features. Before each block
+the map is doubled by nearest-neighbour resizing and, except before the last,
+concatenated with the skip of that level. A 3x3 classifier follows at full
+resolution. VGG's skips are the maps before each pooling.
 
-What differs there: its EfficientNets hand over the stem at stride 2 (ours the
-first stage behind it) and its MobileNetV2 ends in 1280 features (ours in the
-320 before them); its DenseNets end without the last ReLU. It has a `centre`
-for VGG alone, and refuses sizes that 32 does not divide.
+Differences: segmentation_models.pytorch takes the stem of EfficientNet as the
+skip at stride 2 (here the first stage after it), ends MobileNetV2 with its
+1280 features (here the 320 before them), omits the last ReLU of DenseNet, has
+a `centre` for VGG only, and rejects image sizes that 32 does not divide.
 """
 
 from collections.abc import Callable
@@ -25,28 +25,31 @@ import jax.numpy as jnp
 from jaxseg.backbones.vgg import VGG
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.conv import Conv, ConvNormAct
+from jaxseg.layers.crop import crop_or_pad
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.resize import resize_bilinear, resize_nearest
-from jaxseg.models.unet import fit
 from jaxseg.types import Images, Outputs
 
 UPSAMPLES = ("nearest", "bilinear")
 
-# kaiming_uniform by the fan in, and xavier_uniform.
+# PyTorch's kaiming_uniform (fan-in) and xavier_uniform.
 kaiming_uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
 xavier_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 
 
 class UNetBackbone(nn.Module):
-  """`[n, h, w, 3]` -> `logits` `[n, h, w, num_classes]`.
+  """Maps `[n, h, w, 3]` to `logits` `[n, h, w, num_classes]`.
 
   Attributes:
-    backbone: c1 ... c5 are the levels; c1 may be missing (AlexNet).
-    decoder_features: of each block, the coarsest first.
-    upsample: "nearest" or "bilinear".
-    skip_first: concatenate the skip before the enlarged map.
-    centre: two more convolutions at the bottom.
-    norm: of backbone and decoder.
+    num_classes: Number of classes.
+    backbone: Backbone with levels c1 to c5; c1 may be missing (AlexNet).
+    decoder_features: Features of each block, coarsest first.
+    upsample: Resizing before each block: "nearest" or "bilinear".
+    skip_first: Whether the skip precedes the upsampled map in concatenations.
+    centre: Whether two more convolutions follow c5.
+    norm: Factory of the normalisation layers of backbone and decoder.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -64,7 +67,7 @@ class UNetBackbone(nn.Module):
     if len(self.decoder_features) != 5:
       raise UserError(
         f"model.decoder_features={self.decoder_features}: expected five "
-        "numbers, one for each doubling, such as (256, 128, 64, 32, 16)"
+        "numbers, one per decoder block, such as (256, 128, 64, 32, 16)"
       )
     types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
     conv = functools.partial(
@@ -75,19 +78,17 @@ class UNetBackbone(nn.Module):
     if self.centre:
       for i in (1, 2):
         x = conv(x.shape[-1], name=f"centre_conv{i}")(x, train=train)
-    for level, width in zip(
-      (4, 3, 2, 1, 0), self.decoder_features, strict=True
-    ):
+    levels = (4, 3, 2, 1, 0)
+    for level, width in zip(levels, self.decoder_features, strict=True):
       skip = self._skip(maps, level)
-      size = (2 * x.shape[1], 2 * x.shape[2])
       if skip is not None:
-        size = skip.shape[1:3]
-      elif level == 0:
-        size = image.shape[1:3]
-      x = self._enlarge(x, size)
-      if skip is not None:
+        x = self._upsample(x, skip.shape[1:3])
         parts = [skip, x] if self.skip_first else [x, skip]
         x = jnp.concatenate(parts, axis=-1)
+      elif level == 0:
+        x = self._upsample(x, image.shape[1:3])
+      else:
+        x = self._upsample(x, (2 * x.shape[1], 2 * x.shape[2]))
       for i in (1, 2):
         x = conv(width, name=f"up{level}_conv{i}")(x, train=train)
     x = Conv(
@@ -100,15 +101,19 @@ class UNetBackbone(nn.Module):
     return {"logits": x.astype(jnp.float32)}
 
   def _skip(self, maps, level: int) -> jax.Array | None:
-    """The backbone's map at stride 2^level; none at the image's own size."""
+    """Returns the backbone's map at stride 2^level, or None.
+
+    There is no map at the image's own resolution (level 0).
+    """
     if isinstance(self.backbone, VGG) and level:
       return maps[f"conv{level + 1}"]
     return maps.get(f"c{level}")
 
-  def _enlarge(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """To twice the size, cut or filled up to exactly `size`.
+  def _upsample(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Resizes by an integer factor, then crops or zero-pads to `size`.
 
-    A dilated backbone's map has the size of its skip already.
+    The factor is 2, or 1 where a dilated backbone's map already has the size of
+    its skip.
     """
     factor = max(round(size[0] / x.shape[1]), round(size[1] / x.shape[2]), 1)
     larger = (factor * x.shape[1], factor * x.shape[2])
@@ -118,7 +123,7 @@ class UNetBackbone(nn.Module):
       x = resize_bilinear(x, larger, align_corners=False)
     else:
       raise unknown_name("model.upsample", self.upsample, UPSAMPLES)
-    return fit(x, size)
+    return crop_or_pad(x, size)
 
 
 BACKBONE = {"name": "resnet34"}

@@ -1,4 +1,4 @@
-"""Published dilation rates, read off the networks as they run."""
+"""Dilations of the networks, as run, equal the published ones."""
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ from jaxseg.layers.conv import Conv
 
 
 def dilations(name: str, **fields) -> dict[str, int]:
-  """Dilation of each 3x3 convolution, by the path of its module."""
+  """Returns the dilation of each 3x3 convolution, by the path of its module."""
   backbone = backbones.create(name, **fields)
   found = {}
 
@@ -28,9 +28,9 @@ def dilations(name: str, **fields) -> dict[str, int]:
   return found
 
 
-# Sources: torchvision's replace_stride_with_dilation; hszhao/semseg, equal
-# to PSPNet's prototxts; DeepLab v3 (arXiv:1706.05587), Sec. 3.2.1, whose
-# rates are unit rate times stage rate.
+# From torchvision's replace_stride_with_dilation; from hszhao/semseg, which
+# equals PSPNet's prototxts; from DeepLab v3 (arXiv:1706.05587), Sec. 3.2.1,
+# where rates are the product of unit rate and stage rate.
 @pytest.mark.parametrize(
   "fields, stage3, stage4",
   [
@@ -61,8 +61,8 @@ def test_resnet50(fields, stage3, stage4):
       assert found[f"stage{stage}_block{block}/conv2/conv"] == dilation
 
 
-# tensorflow/models, research/deeplab: a block whose stride is dropped runs at
-# the rate before it; multi_grid multiplies the rates of the last block.
+# From tensorflow/models, research/deeplab: a block of removed stride has the
+# previous rate; multi_grid multiplies the rates of the last block.
 @pytest.mark.parametrize(
   "output_stride, rates",
   [
@@ -84,7 +84,7 @@ def test_xception41(output_stride, rates):
 
 
 def test_deeplab_v1_vgg16():
-  """vgg128_noup: pool4 and pool5 keep the size, conv5 has dilation 2."""
+  """As in vgg128_noup: pool4 and pool5 keep the size, conv5 has dilation 2."""
   found = dilations("vgg16", output_stride=8, pool_window=3, ceil_mode=True)
   assert {v for k, v in found.items() if "conv5_" in k} == {2}
   assert {v for k, v in found.items() if "conv5_" not in k} == {1}
@@ -106,7 +106,7 @@ def test_deeplab_v1_vgg16():
 
 
 def test_fcn_vgg16_pads_and_pools_as_published():
-  """An image of 500 makes maps of 349, 175, 88, 44 and 22."""
+  """Maps of a 500x500 image have sides 349, 175, 88, 44 and 22."""
   backbone = backbones.create("vgg16", padding=100, ceil_mode=True)
   features, _ = jax.eval_shape(
     lambda key: backbone.init_with_output(

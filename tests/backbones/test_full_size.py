@@ -1,4 +1,4 @@
-"""Published parameter counts, channels and map sizes, without computing."""
+"""Published parameter counts, channels and map sizes, by shape inference."""
 
 import functools
 import math
@@ -14,11 +14,11 @@ HEIGHT, WIDTH = 224, 225  # one even, one odd
 CLASSES = 1000
 
 # Parameters of the classifier with 1000 classes, and without its last dense
-# layer. Sources: (t) torchvision, counted on its instantiated models, where
-# `num_params` of the published weights agrees; (s) hujie-frank/SENet's
-# prototxts by layer arithmetic, ratio 16 with biases; (m) timm's
-# xception41/xception65, which equal TensorFlow DeepLab's; (b) BVLC's
-# bvlc_reference_caffenet by layer arithmetic.
+# layer. (t): torchvision, counted on its instantiated models; `num_params` of
+# the published weights agrees. (s): hujie-frank/SENet's prototxts by layer
+# arithmetic, ratio 16 with biases. (m): timm's xception41 and xception65,
+# which equal TensorFlow DeepLab's. (b): BVLC's bvlc_reference_caffenet by
+# layer arithmetic.
 PARAMETERS = {
   "alexnet": (61_100_840, 57_003_840),  # t
   "caffenet": (60_965_224, 56_868_224),  # b
@@ -77,23 +77,23 @@ STATISTICS = {
   "mobilenet_v2": 34_112,
 }
 
-# The trunk alone, where the head has more than one layer.
+# Parameters of the trunk of networks whose head has more than one layer.
 TRUNKS = {
   "alexnet": 2_469_696,  # torchvision's `features`
-  # FCN-AlexNet [21] of 56,954,261 less fc6, fc7 and its score layer.
+  # FCN-AlexNet with 21 classes, 56,954,261, minus fc6, fc7 and scores.
   "caffenet": 56_954_261 - 37_752_832 - 16_781_312 - 86_037,
   "vgg16": 14_714_688,
   "vgg16_bn": 14_723_136,
-  # torchvision without auxiliary heads, less the dense layer.
+  # torchvision without auxiliary heads, minus the dense layer.
   "googlenet": 6_624_904 - 1_025_000,
-  # Less the 1x1 convolution of the head and its norm.
+  # Minus the 1x1 convolution of the head and its norm.
   "mobilenet_v2": 2_223_872 - 320 * 1280 - 2 * 1280,
   "efficientnet_b0": 4_007_548 - 320 * 1280 - 2 * 1280,
 }
 
-# c1 ... c5. ResNet, VGG and DenseNet: the papers' tables (and
-# segmentation_models.pytorch's encoders); EfficientNet c2 ... c5 likewise;
-# Xception: what timm taps.
+# Channels of c1 to c5: from the papers' tables, which agree with the encoders
+# of segmentation_models.pytorch (EfficientNet: c2 to c5); Xception's from
+# timm's feature extractor.
 CHANNELS = {
   "alexnet": (64, 192, 256, 256),
   "caffenet": (96, 256, 256, 256),
@@ -121,7 +121,7 @@ CHANNELS = {
 
 
 def by_prefix(table, name):
-  """The entry of the longest key that `name` starts with."""
+  """Returns the entry of the longest key that `name` starts with."""
   return table[max((k for k in table if name.startswith(k)), key=len)]
 
 
@@ -130,13 +130,13 @@ def half(n):  # a stride of 2 with symmetric padding
 
 
 def map_sizes(name: str, n: int) -> list[int]:
-  """Sides of c1 ... c5 by the arithmetic of each network's layer list."""
+  """Returns the sides of c1 to c5 by the arithmetic of the layer list."""
   halves = [half(n)]
   for _ in range(4):
     halves.append(half(halves[-1]))
   if name.startswith("vgg"):
     return [n // 2**level for level in range(1, 6)]
-  if name.startswith("densenet"):  # Transitions drop the odd row.
+  if name.startswith("densenet"):  # Transitions drop an odd last row.
     return [*halves[:2], *(halves[1] // 2**i for i in (1, 2, 3))]
   if name == "googlenet":
     # ceil((m - 3) / 2) + 1 = floor(m / 2) three times, then ceil(m / 2).
@@ -158,7 +158,7 @@ def count(tree) -> int:
 
 @functools.cache
 def traced(name: str):
-  """Shapes of the variables, the features and the outputs of a classifier."""
+  """Returns shapes of the variables, features and outputs of a classifier."""
   model = models.create("classifier", num_classes=CLASSES, backbone=name)
 
   def init(key):
@@ -209,7 +209,7 @@ def test_levels_have_their_channels_and_sizes(name):
     levels, sizes, by_prefix(CHANNELS, name), strict=True
   ):
     assert features[level].shape == (2, *size, channels), level
-    # Nominal strides: within a pixel, or two where nothing is padded.
+    # Sizes follow the nominal strides within a pixel, or two without padding.
     assert abs(size[0] - HEIGHT / 2 ** int(level[1])) <= 2
   for logits in outputs.values():
     assert logits.shape == (2, CLASSES) and logits.dtype == jnp.float32
@@ -274,6 +274,11 @@ def test_user_errors():
     backbones.create("resnet51")
   with pytest.raises(UserError, match="unknown field of vgg16 'width_mult'"):
     backbones.create({"name": "vgg16", "width_mult": 2})
-  backbone = backbones.create("resnet18", output_stride=12)
-  with pytest.raises(UserError, match="output_stride=12"):
-    backbone.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+  image = jnp.zeros((1, 32, 32, 3))
+  for fields, message in (
+    ({"output_stride": 12}, r"output_stride=12: expected one of \[2, 4, 8"),
+    ({"stem": "depp"}, "model.backbone.stem 'depp' .did you mean 'deep'"),
+  ):
+    backbone = backbones.create("resnet18", **fields)
+    with pytest.raises(UserError, match=message):
+      backbone.init(jax.random.key(0), image, train=False)

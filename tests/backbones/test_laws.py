@@ -10,8 +10,8 @@ import pytest
 from jaxseg import backbones
 from jaxseg.layers.norm import BatchNorm
 
-# A few features and blocks of each family; the last stages have two blocks,
-# so that one of them comes after the stride.
+# Small networks of each family. The last stages have two blocks, so that one
+# of them comes after the stride.
 _RESNET = {"width": 4, "stage_sizes": (1, 1, 2, 2)}
 SMALL = {
   "alexnet": {"name": "alexnet", "widths": (4, 6, 8, 6, 6)},
@@ -97,7 +97,7 @@ def shapes(family: str):
 
 @functools.cache
 def random_variables(family: str):
-  """Kernels of unit gain; all else, statistics too, away from 0 and 1."""
+  """Draws kernels of unit gain, and all other variables away from 0 and 1."""
   rng = np.random.default_rng(0)
 
   def draw(path, leaf):
@@ -118,10 +118,10 @@ def features_of(backbone, variables, x):
 
 
 def without_density(variables):
-  """Takes out what depends on how dense a map is, by zeroing its kernels.
+  """Zeroes the kernels whose effect depends on the density of the map.
 
-  Squeeze-and-excitation averages the whole map, and deformable offsets are
-  counted in pixels of the map.
+  Squeeze-and-excitation averages the whole map, and deformable offsets are in
+  pixels of the map.
   """
   dense = ("['se']['expand']['kernel']", "['offset']")
 
@@ -138,8 +138,8 @@ def strided_features(family: str, side: int):
   return features_of(build(family), variables, image(side, side))
 
 
-# Stride 8 contains what stride 16 does: one stage that lost its stride, and
-# one behind such a stage.
+# Stride 8 has a stage of removed stride, as stride 16 does, and a stage after
+# such a stage.
 STRIDES = [(family, 8) for family in sorted(SMALL)] + [
   pytest.param(
     family, 16, marks=() if "resnet_" in family else pytest.mark.slow
@@ -150,12 +150,12 @@ STRIDES = [(family, 8) for family in sorted(SMALL)] + [
 
 @pytest.mark.parametrize("family, output_stride", STRIDES)
 def test_atrous_consistency(family, output_stride):
-  """Dense features, subsampled, are the strided network's.
+  """Dense features, subsampled, equal those of the strided network.
 
-  Pixel i of a strided layer sits on pixel 2 i of its input, whatever the
-  size, because padding is symmetric. Only a 2x2 pool that drops a last odd
-  row sees less than its dense form: VGG and DenseNet get even maps all the
-  way.
+  Padding is symmetric, so pixel i of a strided layer is centred on pixel 2 i
+  of its input at any size. The exception is a 2x2 pool that drops an odd last
+  row, which its dense form keeps. VGG and DenseNet therefore get sizes whose
+  maps are all even.
   """
   side = 64 if family in ("vgg", "densenet") else 97
   expected = strided_features(family, side)
@@ -174,7 +174,7 @@ def test_atrous_consistency(family, output_stride):
 @pytest.mark.slow
 @each_family
 def test_every_parameter_gets_a_gradient(family):
-  """At an odd size, with random statistics, from the sum of all levels."""
+  """The sum of all levels has one, at an odd size with random statistics."""
   backbone, variables = build(family), random_variables(family)
   x = image(71, 67)
 
@@ -205,7 +205,7 @@ def test_training_in_bfloat16_makes_the_same_float32_variables(family):
 
 @each_family
 def test_frozen_batch_norm_stays_frozen(family):
-  """Training changes no statistic, or all of them."""
+  """Training changes no statistic if frozen, and all of them otherwise."""
   moved = {}
 
   def step(variables, frozen):
@@ -221,7 +221,7 @@ def test_frozen_batch_norm_stays_frozen(family):
     )
     before = jax.tree.leaves(variables.get("batch_stats", {}))
     after = jax.tree.leaves(updates.get("batch_stats", {}))
-    # The very same tracers: nothing was computed from them.
+    # Identical tracers: nothing was computed from them.
     moved[frozen] = [a is not b for a, b in zip(before, after, strict=True)]
     return updates
 
@@ -232,7 +232,7 @@ def test_frozen_batch_norm_stays_frozen(family):
 
 
 def test_tensorflows_padding_is_symmetric_on_odd_maps_alone():
-  """65, 33, 17, 9, 5: stride 2 pads (1, 1); an even map gets (0, 1)."""
+  """Stride 2 pads odd maps (65, 33, 17, 9) by (1, 1), even ones by (0, 1)."""
   variables = random_variables("efficientnet")
   for side, equal in ((65, True), (64, False)):
     symmetric, same = (

@@ -1,4 +1,4 @@
-"""Dense pooling: taps apart, against loops; and it is the strided one."""
+"""Dense pooling equals loops over its taps, and strided pooling subsampled."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxseg.layers.pool import avg_pool, dilated_avg_pool, dilated_max_pool
 
 
 def taps(x, i, j, window, dilation):
-  """The values under a window whose first tap is (i, j), inside the map."""
+  """Returns the values in the map of the window that begins at (i, j)."""
   h, w = x.shape
   return [
     x[r, s]
@@ -69,7 +69,7 @@ def test_two_dense_pools_are_two_strided_ones(size, window, padding, ceil_mode):
 
 
 def test_two_dense_average_pools_are_two_strided_ones():
-  """On even maps: an odd one's last row is dropped only where it strides."""
+  """On even maps; of odd ones only the strided pool drops the last row."""
   x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 16, 16, 2)))
   strided = stage_avg_pool(
     stage_avg_pool(x, 2, Stage(2, 1, 1)), 2, Stage(2, 1, 1)

@@ -1,4 +1,4 @@
-"""The classifier trains: overfitting, gradients of every head, its noise."""
+"""The classifier trains: overfitting, gradients of every head, dropout."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def create(family, num_classes=4, **fields):
 
 
 def examples(count, side, classes=4):
-  """Noise under labels that say nothing about it: only memory helps."""
+  """Returns random images with unrelated labels, to be memorised."""
   rng = np.random.default_rng(0)
   image = rng.normal(size=(count, side, side, 3)).astype(np.float32)
   return jnp.asarray(image), jnp.asarray(rng.integers(0, classes, count))
@@ -46,7 +46,7 @@ def examples(count, side, classes=4):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["resnet", "densenet"])
 def test_overfits_32_images(family):
-  """100 % in evaluation mode, with the running statistics."""
+  """Accuracy is 100 % in evaluation mode, with the running statistics."""
   model = create(family)
   image, label = examples(32, 32)
   variables = jax.jit(lambda key: model.init(key, image, train=False))(
@@ -85,7 +85,7 @@ def test_overfits_32_images(family):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["alexnet", "vgg", "googlenet"])
 def test_every_parameter_of_the_heads_gets_a_gradient(family):
-  """From the sum of all outputs' losses, image labels and all."""
+  """The loss is the sum over all outputs, with image labels."""
   model = create(family, head_features=None if family == "googlenet" else 8)
   image, label = examples(2, 64)
   shapes = jax.eval_shape(
@@ -96,7 +96,7 @@ def test_every_parameter_of_the_heads_gets_a_gradient(family):
   def draw(leaf):
     if leaf.ndim > 1:
       value = rng.normal(size=leaf.shape) * np.prod(leaf.shape[:-1]) ** -0.5
-    else:  # Positive biases, scales and variances: no unit is dead.
+    else:  # Positive biases, scales and variances, so that no unit is dead.
       value = rng.uniform(0.5, 1.5, leaf.shape)
     return jnp.asarray(value, leaf.dtype)
 
@@ -145,11 +145,11 @@ def test_dropout_follows_its_key_and_rests_in_evaluation(name):
   first, again, other = train(0), train(0), train(1)
   assert (first == again).all()
   assert (first != other).any()
-  head.apply(variables, c5, train=False)  # Needs no key.
+  head.apply(variables, c5, train=False)  # Evaluation needs no key.
 
 
 def test_published_dropout_rates():
-  """Of the last dropout: torchvision's, and 1 - keep_prob of TensorFlow's."""
+  """Last dropout: torchvision's rates, and 1 - keep_prob of TensorFlow's."""
   rates = {
     "alexnet": 0.5,
     "vgg16": 0.5,
@@ -172,7 +172,7 @@ def test_published_dropout_rates():
 
 
 def test_stochastic_depth_skips_whole_examples():
-  """A survivor's branch is divided by its survival probability."""
+  """Branches that are kept are divided by the probability of keeping them."""
   block = MBConv(
     features=4,
     expansion=2,
@@ -192,7 +192,7 @@ def test_stochastic_depth_skips_whole_examples():
   branch = jax.jit(lambda v: block.apply(v, x, train=False) - x)(variables)
   y = jax.jit(lambda v: block.apply(v, x, train=True, rngs=rngs))(variables)
   skipped = jnp.all(y == x, axis=(1, 2, 3))
-  # Binomial(400, 1/4): four standard deviations are 35.
+  # Four standard deviations of Binomial(400, 1/4) are 35.
   assert abs(int(skipped.sum()) - 100) < 35
   np.testing.assert_allclose(
     y[~skipped], (x + branch / 0.75)[~skipped], atol=1e-5

@@ -1,4 +1,4 @@
-"""A classifier as convolutions: the same scores, one at every position."""
+"""A classifier as convolutions has the same scores at every position."""
 
 import functools
 
@@ -15,26 +15,26 @@ from random_variables import he_positive
 
 FEATURES = 16
 CLASSES = 5
-# fc6 covers what the classifier's head reads at 224 (and caffenet's at 227).
+# fc6 covers the map that the classifier's head reads at 224 (caffenet: 227).
 CASES = {
   "vgg11_bn": ({"name": "vgg11_bn", "width": 2}, 7, 224),
   "alexnet": ({"name": "alexnet", "widths": (4, 6, 8, 8, 4)}, 6, 224),
   "caffenet": ({"name": "caffenet", "widths": (4, 6, 8, 8, 4)}, 6, 227),
 }
-# Without padding, 404 pixels, VGG-16's receptive field, leave a 7x7 map, and
-# every pooling divides evenly.
+# Without padding, an image of VGG-16's receptive field, 404 pixels, gives a
+# 7x7 map, and all pooled sizes are even.
 FIELD = 404
 UNPADDED = {"name": "vgg16", "width": 2, "padding": 0, "pad_inner": False}
 
 
 def _random(module, side, seed=0):
-  """Random variables, with running statistics of their own."""
+  """Returns random variables, running statistics included."""
   _, shapes = network_shapes(module, (side, side))
   return he_positive(shapes, low=0.2, high=1.0, seed=seed)
 
 
 def _pair(spec, side):
-  """A classifier with random variables, and its dense view."""
+  """Returns a classifier with random variables, and its dense view."""
   classifier = models.create(
     "classifier", num_classes=CLASSES, backbone=spec, head_features=FEATURES
   )
@@ -84,12 +84,12 @@ def test_one_pass_is_the_classifier_slid_over_the_image():
     np.testing.assert_allclose(
       y[:, i, j], expected, atol=1e-5 * np.abs(expected).max()
     )
-  # The positions do differ.
+  # Scores differ between positions.
   assert np.ptp(y, axis=(1, 2)).max() > 1e-2 * np.abs(y).max()
 
 
 def _flops(module, side):
-  """What XLA counts, for VGG-16 at full width."""
+  """Returns XLA's count of operations for VGG-16 at full width."""
   outputs, variables = network_shapes(module, (side, side))
   image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
   apply = jax.jit(functools.partial(module.apply, train=False))
@@ -98,10 +98,10 @@ def _flops(module, side):
 
 
 def test_a_pass_at_448_costs_a_fraction_of_its_64_positions():
-  """By arithmetic: convolutions 15.35e9 and fc 0.12e9 products at 224.
+  """Arithmetic: 15.35e9 products in convolutions and 0.12e9 in fc at 224.
 
-  (4 * 15.35 + 64 * 0.12) / (64 * 15.47) = 0.070. XLA leaves out products with
-  padding, 3 % of them.
+  The expected ratio is (4 * 15.35 + 64 * 0.12) / (64 * 15.47) = 0.070. XLA does
+  not count products with padding, which are 3 % of them.
   """
   classifier = models.create("classifier", num_classes=1000, backbone="vgg16")
   shape, once = _flops(classifier, 224)
@@ -113,7 +113,7 @@ def test_a_pass_at_448_costs_a_fraction_of_its_64_positions():
 
 
 def test_fcn_starts_from_it(tmp_path):
-  """The published start: all but the scores, of which there are others."""
+  """FCN is initialised from all layers except the scores."""
   spec = {"name": "vgg11_bn", "width": 2}
   _, variables = _pair(spec, 224)
   path = tmp_path / "vgg.npz"

@@ -1,4 +1,4 @@
-"""DeconvNet: published counts and sizes, small images, torch's arithmetic."""
+"""DeconvNet: published counts and sizes, small images, parity with torch."""
 
 import functools
 
@@ -34,7 +34,7 @@ def _random(model, size, dtype=np.float32):
 @pytest.mark.parametrize(
   ("classes", "fields", "count"),
   [
-    # The layers of the authors' prototxt; 1024 features as in SegNet's
+    # Layers of the authors' prototxt; 1024 features are those of SegNet's
     # benchmark.
     (21, {}, 251_805_653),
     (11, {}, 251_805_003),
@@ -52,7 +52,7 @@ def test_published_parameter_counts(classes, fields, count):
 
 
 def test_maps_have_the_published_sizes():
-  """Down to one vector and up again, at 224x224."""
+  """At 224x224 the encoder ends in one vector and the decoder mirrors it."""
   model = models.create("deconvnet", num_classes=21)
   _, variables = network_shapes(model, (224, 224), capture_intermediates=True)
   seen = variables["intermediates"]
@@ -80,7 +80,7 @@ def test_any_image_is_taken(size):
 
 
 def test_a_small_image_is_filled_up_with_zeros():
-  """To 33 pixels, where the fifth pool of ceil mode is 2x2."""
+  """It is padded to 33 pixels, where the fifth ceil-mode pool is 2x2."""
   model = _create(backbone={**TINY["backbone"], "stage_sizes": (1,) * 5})
   image = jax.random.normal(jax.random.key(0), (1, 20, 25, 3))
   variables = _random(model, (20, 25))
@@ -99,7 +99,7 @@ def test_a_backbone_without_maxima_is_refused():
 
 
 def _torch(params, image):
-  """DeconvNet's prototxt, layer by layer, on PyTorch tensors."""
+  """Applies DeconvNet's prototxt, layer by layer, to PyTorch tensors."""
   torch = pytest.importorskip("torch")
   f = torch.nn.functional
 
@@ -113,7 +113,7 @@ def _torch(params, image):
     return normalised(x, name)
 
   def deconv(x, name, padding=1):
-    # Torch's transposed kernels are [in, out, k, k], and so are the stamps.
+    # Transposed kernels are [in, out, k, k] in torch.
     kernel = params[f"{name}/conv/kernel"].permute(2, 3, 0, 1)
     x = f.conv_transpose2d(x, kernel, params[f"{name}/conv/bias"], 1, padding)
     return normalised(x, name)
@@ -138,8 +138,8 @@ def _torch(params, image):
 
 @pytest.mark.torch
 def test_logits_and_gradients_equal_torchs():
-  """In training and in float64, where no ReLU or maximum flips."""
-  size = (75, 102)  # The fifth pool is 3x4, fc6 2x3.
+  """In training, and in float64, where no ReLU or maximum flips."""
+  size = (75, 102)  # The map of the fifth pool is 3x4, that of fc6 2x3.
   image = np.random.default_rng(1).standard_normal((2, *size, 3))
   with jax.enable_x64():
     model = _create(dtype="float64", param_dtype="float64")

@@ -1,4 +1,4 @@
-"""DeepLab v1 and v2: published counts, sizes, fields, and their arithmetic."""
+"""DeepLab v1 and v2: published counts, sizes and fields; parity with torch."""
 
 import functools
 
@@ -8,23 +8,24 @@ import numpy as np
 import pytest
 
 from jaxseg import models
+from jaxseg.models import deeplab_v1, deeplab_v2
 from jaxseg.models.deeplab_v2 import scaled_size
 from network_shapes import network_shapes, total_size
 import receptive_field
 import torch_parity
 
-FOV_7X7 = dict(kernel_size=7, dilation=4, features=4096)
-FOV_4X4 = dict(kernel_size=4, dilation=4, features=4096)
-VGG = dict(backbone="vgg16", hidden_features=1024, scales=(1.0,))
-# Papers and released prototxts, by arithmetic: (network, classes, fields).
+VGG = deeplab_v2.VARIANTS["vgg"]
+# From papers and released prototxts, by arithmetic.
 COUNTS = [
   ("deeplab_v1", 21, {}, 20_505_429),
   ("deeplab_v1", 11, {}, 20_495_179),
   ("deeplab_v1", 19, {}, 20_503_379),
-  ("deeplab_v1", 21, FOV_7X7, 134_346_581),
-  ("deeplab_v1", 21, FOV_4X4, 65_140_565),
+  ("deeplab_v1", 21, deeplab_v1.VARIANTS["fov7x7"], 134_346_581),
+  ("deeplab_v1", 21, deeplab_v1.VARIANTS["fov4x4"], 65_140_565),
+  ("deeplab_v1", 21, deeplab_v1.VARIANTS["fov4x4_rate8"], 65_140_565),
   ("deeplab_v2", 21, {}, 44_048_532),
   ("deeplab_v2", 21, VGG, 37_877_652),
+  ("deeplab_v2", 21, deeplab_v2.VARIANTS["vgg_aspp_s"], 37_877_652),
 ]
 SIZES = (1, 1, 1, 1, 1)
 NARROW = dict(name="vgg16", width=4, stage_sizes=SIZES)
@@ -42,7 +43,7 @@ def test_parameter_counts_are_published(name, classes, fields, count):
 
 
 def test_multi_scale_branches_add_640_features():
-  """Each 3x3 to 128 and 1x1 to 128; fc8 reads 640 features more."""
+  """Each branch has a 3x3 and a 1x1 of 128; fc8 reads 640 more features."""
   with_branches, without = (
     _shapes("deeplab_v1", (65, 65), multi_scale_features=n)[1]["params"]
     for n in (128, 0)
@@ -56,10 +57,10 @@ def test_multi_scale_branches_add_640_features():
   ("size", "scores"),
   [((321, 321), (41, 41)), ((513, 513), (65, 65)), ((360, 480), (46, 61))],
 )
-@pytest.mark.parametrize("msc", [0, 128])
-def test_scores_of_deeplab_v1(size, scores, msc):
-  """n = 32 k - 31 pixels give 4 k - 3 scores; 360x480 needs ceil pools."""
-  outputs, variables = _shapes("deeplab_v1", size, multi_scale_features=msc)
+@pytest.mark.parametrize("fields", [{}, deeplab_v1.VARIANTS["msc"]])
+def test_scores_of_deeplab_v1(size, scores, fields):
+  """n = 32 k - 31 pixels give 4 k - 3 scores; 360x480 needs ceil mode."""
+  outputs, variables = _shapes("deeplab_v1", size, **fields)
   (fc8,) = variables["intermediates"]["fc8"]["__call__"]
   assert fc8.shape == (1, *scores, 21)
   assert outputs["logits"].shape == (1, *size, 21)
@@ -107,7 +108,7 @@ def test_the_largest_score_of_the_three_scales_counts():
   outputs, _ = jax.jit(functools.partial(model.init_with_output, train=False))(
     jax.random.key(1), image
   )
-  # At the scores' own pixels; between them both are interpolated.
+  # Only at the pixels of the scores; in between both are interpolated.
   at = {key: np.asarray(x)[:, ::8, ::8] for key, x in outputs.items()}
   each = [x for key, x in at.items() if key != "logits"]
   assert len(each) == 3
@@ -116,7 +117,7 @@ def test_the_largest_score_of_the_three_scales_counts():
 
 
 def _torch_vgg(x, flat, *, pools):
-  """VGG of one 3x3 convolution a group, as DeepLab's prototxts pool it."""
+  """Applies a VGG of one 3x3 convolution per group, with DeepLab's pools."""
   torch = pytest.importorskip("torch")
   f = torch.nn.functional
   maps = [x]
@@ -158,7 +159,7 @@ def _torch_v1(flat, image, dilation):
 
 
 def _torch_v2(flat, image, rates):
-  """ASPP on VGG at three scales, and the largest score."""
+  """Applies ASPP on VGG at three scales; returns the largest scores."""
   torch = pytest.importorskip("torch")
   f = torch.nn.functional
   resize = functools.partial(f.interpolate, mode="bilinear", align_corners=True)
@@ -178,7 +179,7 @@ def _torch_v2(flat, image, rates):
 
 
 def _zoom(x):
-  """Caffe's Interp by 8: (n - 1) * 8 + 1, corners on corners."""
+  """Applies Caffe's Interp by 8: (n - 1) * 8 + 1, corners aligned."""
   torch = pytest.importorskip("torch")
   size = [(side - 1) * 8 + 1 for side in x.shape[2:]]
   return torch.nn.functional.interpolate(
@@ -206,12 +207,13 @@ def _zoom(x):
 def test_logits_and_gradients_equal_torchs(name, fields, original):
   model = models.create(name, num_classes=5, backbone=NARROW, **fields)
   rng = np.random.default_rng(0)
-  # 32 k - 31, where every pool divides evenly; and larger than the pyramid.
+  # 32 k - 31, where all strides divide the size minus one, and larger than
+  # the field of the pyramid.
   image = rng.standard_normal((2, 65, 97, 3)).astype(np.float32)
   variables = jax.jit(functools.partial(model.init, train=False))(
     jax.random.key(0), jnp.asarray(image)
   )
-  # Biases begin at zero and scores near it: move and widen them.
+  # Initial biases are zero and initial scores small; enlarge both.
   variables = jax.tree.map(
     lambda a: np.float32(
       rng.standard_normal(a.shape) * (0.1 if a.ndim == 1 else a.std() + 0.1)

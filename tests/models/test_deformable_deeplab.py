@@ -1,4 +1,4 @@
-"""Deformable DeepLab: counts, the offsets' beginning, and the enlargement."""
+"""Deformable DeepLab: counts, initial offsets, and the upsampling."""
 
 import functools
 
@@ -13,13 +13,13 @@ from jaxseg.errors import UserError
 from network_shapes import network_shapes, total_size
 from reached_parameters import unreached_parameters
 
-TRUNK = 42_500_160  # torchvision's ResNet-101
+TRUNK = 42_500_160  # Parameters of torchvision's ResNet-101.
 HEAD = (2048 * 1024 + 1024) + (1024 * 21 + 21)
 SMALL = {"name": "resnet18", "width": 4, "stage_sizes": (1, 1, 1, 2)}
 
 
 def _offsets(channels):
-  """Three 3x3 convolutions of 512 features with a bias."""
+  """Returns the parameters of three 3x3 convolutions of 512 features."""
   return 3 * (9 * 512 * channels + channels)
 
 
@@ -75,7 +75,7 @@ def _apply(model, variables, image) -> np.ndarray:
 
 
 def test_it_begins_as_the_plain_network():
-  """Offsets of zero are no offsets; res5 has the dilation it would have."""
+  """Zero offsets give a plain convolution of the stage's dilation."""
   deformable, plain = _create(), _create(deformable_stages=())
   image = jax.random.normal(jax.random.key(0), (1, 64, 96, 3))
   variables = _init(deformable, image)
@@ -99,7 +99,7 @@ def test_scores_are_stamped_sixteen_apart_and_cropped_by_eight():
   model = _create()
   image = jnp.zeros((1, 64, 96, 3))
   variables = _init(model, image)
-  # Scores are their bias alone: a constant, where stamps overlap fully.
+  # Scores equal their bias, which is constant away from the borders.
   params = jax.tree.map(jnp.zeros_like, variables["params"])
   params["score"]["bias"] = jnp.asarray([1.0, 2.0, -3.0])
   logits = _apply(model, {**variables, "params": params}, image)
@@ -108,7 +108,7 @@ def test_scores_are_stamped_sixteen_apart_and_cropped_by_eight():
   np.testing.assert_allclose(
     inside, np.broadcast_to([1.0, 2.0, -3.0], inside.shape), rtol=1e-6
   )
-  # Before the first score's centre the image's edge fades out.
+  # Before the centre of the first score, the weights sum to less than 1.
   np.testing.assert_allclose(logits[0, 0, 50, 0], 17 / 32, rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""DilatedNet: published counts, sizes and fields; contexts that do nothing."""
+"""DilatedNet: published counts, sizes and fields; identity contexts."""
 
 import functools
 
@@ -14,8 +14,8 @@ from jaxseg.models import dilatednet
 from network_shapes import network_shapes, total_size
 import receptive_field
 
-# By layer arithmetic: the front end has FCN-32s's layers; a basic context has
-# 9 C^2 + C in each 3x3 layer and C^2 + C in the last.
+# By layer arithmetic: the front end has FCN-32s's layers. A basic context has
+# 9 C^2 + C parameters in each 3x3 layer and C^2 + C in the last.
 COUNTS = [
   (21, {"context": "none"}, 134_346_581),
   (11, {"context": "none"}, 134_305_611),
@@ -47,7 +47,7 @@ def test_published_parameter_counts(classes, fields, count):
 
 
 class FrontEnd(nn.Module):
-  """What the authors' network does to an image that is mirrored already."""
+  """The authors' front end, for an image that is already mirrored."""
 
   backbone: nn.Module
   features: int = 4096
@@ -105,7 +105,7 @@ def test_receptive_field_of_the_contexts(layers, field):
 
 
 def test_basic_context_begins_as_the_identity():
-  """On positive scores, exactly, and on the borders too."""
+  """Exactly so on positive scores, including the borders."""
   for layers, dilations in dilatednet.DILATIONS.items():
     context = dilatednet.Context(dilations, (1,) * (layers - 1))
     scores = jax.random.uniform(jax.random.key(1), (2, 9, 12, 5))
@@ -115,7 +115,7 @@ def test_basic_context_begins_as_the_identity():
 
 
 def test_large_context_hands_every_class_on():
-  """Eq. 5 by its own words, and the product of all layers' centre taps."""
+  """Eq. 5 evaluated directly, and the product of all layers' centre taps."""
   classes = 3
   sizes = [classes * m for m in (1, *dilatednet.MULTIPLIERS["large"][8], 1)]
   product = np.eye(classes)
@@ -141,11 +141,11 @@ def test_large_context_begins_with_noise_elsewhere():
   groups = np.eye(4, dtype=bool)[:, None, :, None] & np.ones_like(centre, bool)
   np.testing.assert_allclose(centre[groups], 1 / 16)
   kernel[1, 1][groups.reshape(32, 64)] = np.nan
-  assert abs(np.nanstd(kernel) - 0.01) < 2e-4  # of 18,000 numbers
+  assert abs(np.nanstd(kernel) - 0.01) < 2e-4  # Of 18,000 numbers.
 
 
 def test_scores_stand_on_every_eighth_pixel_of_a_mirrored_image():
-  """Against the front end on an image that NumPy mirrored."""
+  """The reference is the front end on an image that NumPy mirrored."""
   model = _create(context="none")
   image = np.random.default_rng(0).standard_normal((1, 17, 22, 3), np.float32)
   init = jax.jit(functools.partial(model.init, train=False))
@@ -153,9 +153,9 @@ def test_scores_stand_on_every_eighth_pixel_of_a_mirrored_image():
   logits = jax.jit(functools.partial(model.apply, train=False))(
     variables, image
   )["logits"]
-  # (1 + 2 + 4 + 8 + 16) + 32: more than the image has.
+  # (1 + 2 + 4 + 8 + 16) + 32, which is more than the image has.
   margin = 63
-  # Scores on rows 0, 8, 16 and columns 0, 8, 16, 24.
+  # Scores lie on rows 0, 8, 16 and columns 0, 8, 16, 24.
   pads = [(margin, 3 * 8 + margin - 17), (margin, 4 * 8 + margin - 22)]
   mirrored = np.pad(image, [(0, 0), *pads, (0, 0)], mode="reflect")
   front = FrontEnd(model.backbone, features=4, kernel_size=3)
@@ -170,13 +170,13 @@ def test_scores_stand_on_every_eighth_pixel_of_a_mirrored_image():
   np.testing.assert_allclose(
     logits[:, ::8, ::8], scores[:, :, :3], atol=tolerance
   )
-  # The last column lies 5 / 8 of the way from one score to the next.
+  # The last column is 5 / 8 of the way between two scores.
   expected = scores[:, :, 2] * 3 / 8 + scores[:, :, 3] * 5 / 8
   np.testing.assert_allclose(logits[:, ::8, 21], expected, atol=tolerance)
 
 
 def test_joint_training_starts_from_the_front_end(tmp_path):
-  """The whole network then computes what the front end alone does."""
+  """The whole network then computes what the front end alone computes."""
   front, joint = _create(context="none"), _create()
   image = jax.random.normal(jax.random.key(0), (1, 9, 9, 3))
   trained, fresh = (
@@ -185,7 +185,9 @@ def test_joint_training_starts_from_the_front_end(tmp_path):
     )
     for i, model in enumerate((front, joint))
   )
-  trained["params"]["score"]["bias"] += 1.0  # Positive scores, as is.
+  trained["params"]["score"]["bias"] += (
+    1.0  # The identity holds for positive scores.
+  )
   path = tmp_path / "frontend.npz"
   weights.save(path, trained)
   variables = weights.initialise(
@@ -204,12 +206,15 @@ def test_joint_training_starts_from_the_front_end(tmp_path):
   [
     ({"context": "bassic"}, ["model.context", "did you mean 'basic'"]),
     ({"context_layers": 9}, ["context_layers=9", "7 or 8 or 10"]),
-    ({"context": "large", "context_layers": 10}, ["large context has 8"]),
+    (
+      {"context": "large", "context_layers": 10},
+      ["expected 8 layers", "large"],
+    ),
     ({"backbone": "resnet18"}, ["ResNet", "output_stride=8", "vgg16"]),
     ({"backbone": {"name": "vgg16", "padding": 1}}, ["padding=0"]),
   ],
 )
-def test_what_cannot_be_is_said_in_one_line(fields, words):
+def test_errors_are_one_line(fields, words):
   with pytest.raises(UserError) as error:
     network_shapes(_create(**fields), (9, 9))
   assert all(word in str(error.value) for word in words), error.value

@@ -1,4 +1,4 @@
-"""FC-DenseNet: published counts, stacks and sizes; statistics; torch."""
+"""FC-DenseNet: published counts, stacks and sizes; statistics; torch parity."""
 
 import functools
 
@@ -11,14 +11,15 @@ import pytest
 from jaxseg import models
 from jaxseg.errors import UserError
 from jaxseg.layers.norm import BatchNorm
-from jaxseg.models.fc_densenet import SeenNorm
+from jaxseg.models.fc_densenet import BatchStatisticsNorm
 from network_shapes import network_shapes, total_size
 from random_variables import he_normed
 import torch_parity
 
-# Of the authors' code with 11 classes: values of `_counts`, convolutions (the
-# number in the name), skips, and the stack behind each block from the bottom
-# up; repository's correction of Table 2 for 103, arithmetic for the others.
+# The authors' code with 11 classes: values of `_counts`, number of convolutions
+# (as in the name), features of the skips, and of the stack after each block
+# from the bottom up. Those of 103 are the repository's correction of Table 2,
+# the others follow by arithmetic.
 PAPER = {
   "fc_densenet56": (
     (1_353_840, 1_375_008, 1_376_795, 1_397_963),
@@ -49,9 +50,11 @@ def _shapes(name, size, capture=False, **fields):
 
 
 def _counts(variables) -> tuple[int, int, int, int]:
-  """Kernels; what trains but for their biases; what trains; what is stored.
+  """Returns the numbers of kernel entries, parameters and variables.
 
-  The authors print the last, which has the norms' statistics too.
+  In order: kernels; parameters without the biases of convolutions; parameters;
+  all variables. The authors print the last, which includes the norms'
+  statistics.
   """
   flat = traverse_util.flatten_dict(variables["params"])
   kernels = {path: v for path, v in flat.items() if path[-1] == "kernel"}
@@ -71,8 +74,8 @@ def test_published_counts_and_stacks(name):
   assert _counts(variables) == counts
   flat = traverse_util.flatten_dict(params)
   assert sum(path[-1] == "kernel" for path in flat) == layers
-  # What a transition reads is the stack, and so does a block's last layer,
-  # less what it adds.
+  # A transition reads the stack. The last layer of a block reads the stack
+  # without its own features.
   read = [
     params[f"transition_down{i}"]["conv"]["kernel"].shape[2]
     for i in range(1, 6)
@@ -107,7 +110,7 @@ def test_too_small_an_image_is_refused():
 
 
 def _network(**fields):
-  """A narrow network, random everywhere, and two odd images."""
+  """Returns a narrow network, random variables, and two odd-sized images."""
   model = models.create("fc_densenet56", num_classes=4, **{**NARROW, **fields})
   rng = np.random.default_rng(0)
   image = rng.standard_normal((3, 13, 18, 3)).astype(np.float32)
@@ -121,7 +124,7 @@ def _logits(model, variables, image, **kwargs):
 
 
 def test_evaluation_sees_what_training_sees():
-  """Without dropout, the two are one function; nothing is written."""
+  """Without dropout both compute the same, and evaluation updates nothing."""
   model, variables, image = _network(dropout_rate=0.0)
   outputs, _ = jax.jit(
     functools.partial(model.apply, train=True, mutable=["batch_stats"])
@@ -148,7 +151,7 @@ def test_statistics_by_field():
 
 
 def test_a_frozen_norm_has_the_running_statistics_throughout():
-  """Whatever evaluation would see: training and evaluation are one function."""
+  """Training and evaluation are the same for each of the fields."""
   model, variables, image = _network(
     dropout_rate=0.0, norm=dict(name="batch", frozen=True)
   )
@@ -173,7 +176,7 @@ def test_a_frozen_norm_has_the_running_statistics_throughout():
   np.testing.assert_allclose(
     _logits(model, other, image), in_training(other), atol=1e-5
   )
-  # Nor do the other images matter.
+  # The other images do not matter either.
   np.testing.assert_allclose(
     _logits(model, variables, image[:1]), trained[:1], atol=1e-5
   )
@@ -185,7 +188,7 @@ def test_one_tree_whatever_the_statistics():
     for s in ("batch", "image", "running")
   ]
   assert trees[0] == trees[1] == trees[2]
-  # Another norm stays what it is.
+  # Other norms are not replaced.
   _, variables = _shapes(
     "fc_densenet56", (16, 16), norm=dict(name="none"), **NARROW
   )
@@ -193,9 +196,9 @@ def test_one_tree_whatever_the_statistics():
 
 
 def test_the_norm_is_batch_norm_over_mapped_devices():
-  """Two devices, each with half of the batch, see the whole of it."""
+  """Two devices with half of the batch each normalise by the whole batch."""
   x = jax.random.normal(jax.random.key(0), (4, 5, 6, 3))
-  norm = SeenNorm(epsilon=1e-4)
+  norm = BatchStatisticsNorm(epsilon=1e-4)
   variables = norm.init(jax.random.key(1), x, train=False)
   want, _ = BatchNorm(epsilon=1e-4).apply(
     variables, x, train=True, mutable=["batch_stats"]
@@ -203,7 +206,7 @@ def test_the_norm_is_batch_norm_over_mapped_devices():
   np.testing.assert_allclose(
     norm.apply(variables, x, train=False), want, atol=1e-5
   )
-  mapped = SeenNorm(epsilon=1e-4, axis_name="i")
+  mapped = BatchStatisticsNorm(epsilon=1e-4, axis_name="i")
   halves = jax.jit(
     jax.vmap(
       functools.partial(mapped.apply, variables, train=False), axis_name="i"
@@ -213,7 +216,7 @@ def test_the_norm_is_batch_norm_over_mapped_devices():
 
 
 def _torch_fc_densenet(flat, x, model):
-  """The network from its description, channels first."""
+  """Applies the network as the paper describes it, channels first."""
   torch = pytest.importorskip("torch")
   f = torch.nn.functional
 
@@ -260,7 +263,7 @@ def _torch_fc_densenet(flat, x, model):
 
 @pytest.mark.torch
 def test_logits_and_gradients_equal_torchs():
-  """The bias of a map that only norms read has a gradient of zero."""
+  """The gradient of a bias before nothing but norms is zero."""
   model, variables, image = _network(**DEEPER)
   original = functools.partial(_torch_fc_densenet, model=model)
   torch_parity.assert_equal(

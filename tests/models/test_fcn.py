@@ -17,8 +17,8 @@ from random_variables import he_positive
 import receptive_field
 import torch_parity
 
-# By arithmetic from the layer lists: trunk 14,714,688, fc6 and fc7
-# 119,545,856, scores 4097 C, 513 C and 257 C.
+# By arithmetic from the layer lists: 14,714,688 in the trunk, 119,545,856 in
+# fc6 and fc7; 4097 C, 513 C and 257 C in the scores.
 COUNTS = {
   ("fcn_32s", 21): 134_346_581,
   ("fcn_16s", 21): 134_357_354,
@@ -31,7 +31,7 @@ COUNTS = {
   ("fcn_8s", 40): 134_455_224,
   ("fcn_alexnet", 21): 56_954_261,
 }
-# Side of the image; of the five pools, fc6, and the upsampled scores.
+# Side of the image, and of the maps of five pools, fc6 and upsampled scores.
 SIZES = {
   500: ((349, 175, 88, 44, 22), 16, {"fcn_32s": 544, "fcn_16s": 560}),
   480: ((339, 170, 85, 43, 22), 16, {"fcn_8s": 568}),
@@ -39,7 +39,7 @@ SIZES = {
   224: ((211, 106, 53, 27, 14), 8, {"fcn_8s": 312}),
   32: ((115, 58, 29, 15, 8), 2, {"fcn_32s": 96}),
 }
-# What each stage adds to the one before.
+# Layers that each stage adds to the previous one.
 ADDED = {
   "fcn_16s": {"score_pool4", "upscore2", "upscore"},
   "fcn_8s": {"score_pool3", "upscore_pool4", "upscore"},
@@ -59,7 +59,7 @@ def _create(name, num_classes=5, **fields):
 
 @pytest.fixture
 def crops(monkeypatch):
-  """Side before, offset and size of every crop that a network makes."""
+  """Returns the side before, the offset and the size of every crop."""
   seen, crop = [], fcn.crop
 
   def record(x, start, size):
@@ -78,7 +78,7 @@ def test_published_parameter_counts(name, classes):
 
 
 def test_learned_upsampling_counts_its_kernels():
-  """Dense kernels of C * C * k * k: 4, 4 and 16 in FCN-8s."""
+  """Dense kernels of C * C * k * k, with k = 4, 4 and 16 in FCN-8s."""
   for which, kernels in (("intermediate", 32), ("all", 32 + 256)):
     model = models.create("fcn_8s", num_classes=21, learned_upsampling=which)
     _, variables = network_shapes(model, (64, 64))
@@ -102,7 +102,7 @@ def test_computed_crops_are_the_prototxts(name, offsets, side, crops):
 
 
 def test_kernels_are_the_prototxts():
-  """64 for VGG, 63 for AlexNet, whose offset would be 18.5 otherwise."""
+  """64 for VGG; 63 for AlexNet, whose offset would otherwise be 18.5."""
   for name, kernel_size in (("fcn_32s", 64), ("fcn_alexnet", 63)):
     model = _create(name)
     grid = geometry.grids(model.backbone)["c5"]
@@ -131,7 +131,7 @@ def test_maps_have_the_published_sizes(side, crops):
 
 
 def test_crops_of_a_500_image(crops):
-  """Sec. 2.1 of the table: 44 to 34 from 5, 88 to 70 from 9, 568 from 31."""
+  """Crops of 34 from 44 at 5, of 70 from 88 at 9, and of 500 from 568 at 31."""
   network_shapes(_create("fcn_8s"), (500, 500))
   assert crops == [(44, 5, 34), (88, 9, 70), (568, 31, 500)]
 
@@ -192,7 +192,7 @@ def test_learned_upsampling_begins_as_the_fixed_one():
 
 
 def test_at_once_scales_what_the_skips_score():
-  """0.01 and 0.0001 on the maps are the same factors on the kernels."""
+  """Scaling maps by 0.01 and 0.0001 equals scaling the score kernels."""
   image = np.random.default_rng(1).standard_normal((1, 20, 33, 3), np.float32)
   staged, at_once = _create("fcn_8s"), _create("fcn_8s_at_once")
   variables = he_positive(network_shapes(staged, (20, 33))[1])
@@ -218,7 +218,7 @@ def test_receptive_field_of_fc7(name, side, field):
 
 @pytest.mark.parametrize("learned", ["none", "intermediate", "all"])
 def test_stages_start_from_one_another(learned, tmp_path, capsys):
-  """What a stage adds stays fresh; the rest is the stage's before."""
+  """New layers keep their initial values, others come from the last stage."""
   previous = None
   for name in ("fcn_32s", "fcn_16s", "fcn_8s"):
     model = _create(name, learned_upsampling=learned)
@@ -232,7 +232,7 @@ def test_stages_start_from_one_another(learned, tmp_path, capsys):
         jax.tree.map(
           np.testing.assert_array_equal, value, source["params"][part]
         )
-    # Distinct from the next stage's.
+    # They differ from the next stage's.
     previous = jax.tree.map(lambda a: a + 1, fresh)
     path = tmp_path / f"{name}.npz"
     weights.save(path, previous)
@@ -254,7 +254,7 @@ def test_the_next_stage_by_the_name_of_what_it_adds(tmp_path):
   ("name", "fields", "names"),
   [
     ("fcn_8s", {"stride": 12}, ["stride=12", "expected a stride of 32"]),
-    ("fcn_8s", {"skip_scales": (0.1,)}, ["(0.1,)", "none or 0, 1, 2"]),
+    ("fcn_8s", {"skip_scales": (0.1,)}, ["(0.1,)", "0, 1, 2"]),
     ("fcn_8s", {"learned_upsampling": "al"}, ["did you mean 'all'"]),
     (
       "fcn_32s",
@@ -273,7 +273,7 @@ def test_the_next_stage_by_the_name_of_what_it_adds(tmp_path):
     ),
   ],
 )
-def test_what_cannot_be_is_said_in_one_line(name, fields, names):
+def test_errors_are_one_line(name, fields, names):
   with pytest.raises(UserError) as error:
     network_shapes(_create(name, **fields), (60, 60))
   assert all(part in str(error.value) for part in names), error.value
@@ -281,7 +281,7 @@ def test_what_cannot_be_is_said_in_one_line(name, fields, names):
 
 
 def _bilinear(torch, classes, size):
-  """Caffe's filler on the diagonal, after FCN's surgery.upsample_filt."""
+  """Returns Caffe's filler on the diagonal, as surgery.upsample_filt does."""
   factor = (size + 1) // 2
   centre = factor - 1 if size % 2 else factor - 0.5
   y, x = np.ogrid[:size, :size]
@@ -292,7 +292,7 @@ def _bilinear(torch, classes, size):
 
 
 def _prototxt(params, image, stride):
-  """voc-fcn32s and voc-fcn8s, layer by layer, on PyTorch tensors."""
+  """Applies voc-fcn32s or voc-fcn8s, layer by layer, to PyTorch tensors."""
   torch = pytest.importorskip("torch")
   f = torch.nn.functional
 
@@ -331,7 +331,7 @@ def _prototxt(params, image, stride):
 @pytest.mark.torch
 @pytest.mark.parametrize(("name", "stride"), [("fcn_32s", 32), ("fcn_8s", 8)])
 def test_equals_the_prototxt_in_torch(name, stride):
-  """Logits and gradients; in float64, where no ReLU or maximum flips."""
+  """Logits and gradients, in float64, where no ReLU or maximum flips."""
   image = np.random.default_rng(2).standard_normal((1, 57, 70, 3))
   original = functools.partial(_prototxt, stride=stride)
   with jax.enable_x64():

@@ -1,4 +1,4 @@
-"""FCN-ResNet: torchvision's counts, logits and gradients."""
+"""FCN-ResNet has torchvision's counts, logits and gradients."""
 
 import functools
 
@@ -13,7 +13,7 @@ from network_shapes import network_shapes, total_size
 import parity_table as parity
 
 CLASSES = 5
-# torchvision: (layers, classes) -> without, with auxiliary head.
+# torchvision: counts without and with the auxiliary head.
 COUNTS = {
   (50, 21): (32_957_013, 35_322_218),
   (50, 19): (32_955_987, 35_320_678),
@@ -22,9 +22,9 @@ COUNTS = {
   (101, 19): (51_948_115, 54_312_806),
   (101, 150): (52_015_318, 54_413_676),
 }
-# A ResNet-50 of fewer blocks and channels, for both.
+# A ResNet-50 with fewer blocks and channels, for both implementations.
 LAYERS = (1, 2, 1, 2)
-# Our leaves of a head in torchvision's names.
+# torchvision's names of a head's parameters, by our paths.
 HEAD = {
   ("params", "conv", "conv", "kernel"): "0.weight",
   ("params", "conv", "norm", "scale"): "1.weight",
@@ -53,7 +53,7 @@ def test_parameter_counts_are_torchvisions(layers, classes):
 
 
 def _original():
-  """torchvision's network, random, running statistics included."""
+  """Returns torchvision's network with random weights and statistics."""
   import torch
 
   torchvision = parity.import_original("torchvision")
@@ -77,7 +77,7 @@ def _original():
 
 
 def _ours(state):
-  """A state dict, or their gradients, as our variables."""
+  """Converts a state dict, or gradients, to our variables."""
   backbone = {
     k.removeprefix("backbone."): v
     for k, v in state.items()

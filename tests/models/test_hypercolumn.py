@@ -1,4 +1,4 @@
-"""Hypercolumns: sums of layers are one classifier; grids in boxes blend."""
+"""Hypercolumns: a sum over layers is one classifier; grids interpolate."""
 
 import functools
 
@@ -14,8 +14,8 @@ from jaxseg.layers.resize import resize_bilinear
 from jaxseg.models.hypercolumn import (
   BoxHypercolumn,
   cut,
-  enlarge,
   places,
+  upsample_to_image,
 )
 from network_shapes import network_shapes, total_size
 from random_variables import he_positive
@@ -41,13 +41,13 @@ def _boxes_model(**fields):
 
 
 def test_the_papers_column_has_4736_numbers():
-  """256 of pool2, 384 of conv4 and 4096 of fc7, and one bias a class."""
+  """256 of pool2, 384 of conv4 and 4096 of fc7; one bias per class."""
   model = models.create("hypercolumn", num_classes=21)
   params = network_shapes(model, (227, 227))[1]["params"]
   scores = {k: v for k, v in params.items() if k.startswith("score_")}
   assert sum(v["kernel"].shape[2] for v in scores.values()) == 4736
   assert total_size(scores) == 4737 * 21
-  # fc6 6x6 on 256, and fc7.
+  # fc6 (6x6 on 256 features) and fc7.
   assert total_size(params["head"]) == (36 * 256 + 1) * 4096 + 4097 * 4096
 
 
@@ -77,10 +77,14 @@ def test_a_sum_over_layers_is_one_classifier_of_the_stack(backbone):
     maps = dict(seen["intermediates"]["backbone"]["__call__"][0])
     place = places(model.backbone, maps, (65, 97))
     maps["fc7"] = seen["intermediates"]["head"]["__call__"][0]
-    # 3x3 with a padding of 1 leaves its positions where c5's are.
+    # A 3x3 convolution with a padding of 1 keeps the positions of c5.
     place["fc7"] = place["c5"]
     column = jnp.concatenate(
-      [enlarge(maps[level], place[level], (65, 97)) for level in levels], -1
+      [
+        upsample_to_image(maps[level], place[level], (65, 97))
+        for level in levels
+      ],
+      -1,
     )
     params = variables["params"]
     kernel = jnp.concatenate(
@@ -96,12 +100,12 @@ def test_a_sum_over_layers_is_one_classifier_of_the_stack(backbone):
 
 
 def test_maps_are_read_where_they_stand():
-  """AlexNet unpadded: conv1's position i is centred on pixel 4 i + 5."""
+  """In unpadded AlexNet, position i of conv1 is centred on pixel 4 i + 5."""
   trunk = backbones.create(TRUNK)
   conv1 = grids(trunk)["c2"]
   assert (4 * 3 + 5) * conv1.scale + conv1.shift == 3
   x = jnp.arange(14.0)[None, :, None, None] * jnp.ones((1, 1, 14, 1))
-  y = enlarge(x, (conv1, conv1), (64, 64))
+  y = upsample_to_image(x, (conv1, conv1), (64, 64))
   np.testing.assert_allclose(y[0, 5:58:4, 0, 0], np.arange(14), atol=1e-5)
   np.testing.assert_allclose(y[0, 7, 0, 0], 0.5)
   np.testing.assert_allclose(y[0, :5, 0, 0], 0)
@@ -113,11 +117,13 @@ def test_elsewhere_a_map_is_the_image_made_smaller():
   x = jax.random.normal(jax.random.key(0), (2, 9, 13, 3))
   place = places(resnet, {"c3": x}, (65, 97))["c3"]
   expected = resize_bilinear(x, (65, 97), align_corners=False)
-  np.testing.assert_allclose(enlarge(x, place, (65, 97)), expected, atol=1e-5)
+  np.testing.assert_allclose(
+    upsample_to_image(x, place, (65, 97)), expected, atol=1e-5
+  )
 
 
 def test_a_box_of_the_whole_image_is_the_whole_image():
-  """K = 1 and a heatmap as large as the image, without the box's own fc7."""
+  """With K = 1, a heatmap as large as the image, and no fc7 per box."""
   levels = ("pool2", "conv4")
   whole = models.create(
     "hypercolumn", num_classes=CLASSES, levels=levels, **TINY
@@ -143,10 +149,11 @@ def test_a_box_of_the_whole_image_is_the_whole_image():
 
 @pytest.mark.parametrize("grid_size", [1, 5, 10])
 def test_each_pixel_blends_the_classifiers_around_it(grid_size):
-  """Against a loop over pixels, on classifiers that are constants.
+  """Heatmaps equal a loop over pixels if all classifiers are constants.
 
-  Only the bias differs from cell to cell; the paper's Fig. 3: at the middle
-  of a cell its classifier alone counts, in between the four around.
+  Only the bias differs between grid cells. As in Fig. 3 of the paper, the
+  centre of a cell has the value of its classifier, and pixels in between
+  interpolate the four nearest.
   """
   model = _boxes_model(grid_size=grid_size, levels=("conv4",))
   image = _image(1, 64, 64)
@@ -185,12 +192,12 @@ def test_each_pixel_blends_the_classifiers_around_it(grid_size):
 
 
 def test_cut_takes_the_middles_of_equal_parts():
-  """On a map that is the image, whose value is its own row and column."""
+  """The map is the image, and its values are its row and column indices."""
   rows, columns = np.mgrid[:20, :30].astype(np.float32)
   x = jnp.asarray(np.stack([rows, columns], -1)[None])
   box = jnp.asarray([[[2, 10, 10, 18]]], jnp.float32)
   y = cut(x, (Grid(), Grid()), box, 4)[0, 0]
-  # Parts of 2 pixels: between pixels 2 and 3 is 2.5, and so on.
+  # Parts have 2 pixels; the centre between pixels 2 and 3 is 2.5.
   np.testing.assert_allclose(y[:, 0, 0], [2.5, 4.5, 6.5, 8.5], atol=1e-5)
   np.testing.assert_allclose(y[0, :, 1], [10.5, 12.5, 14.5, 16.5], atol=1e-5)
 
@@ -228,7 +235,7 @@ def test_boxes_are_differentiable_and_reach_every_parameter():
     ({"levels": ("pool2", "conv9")}, (64, 64), ["conv9", "did you mean"]),
   ],
 )
-def test_what_cannot_be_is_said_in_one_line(fields, size, names):
+def test_errors_are_one_line(fields, size, names):
   model = models.create(
     "hypercolumn", num_classes=CLASSES, **{**TINY, **fields}
   )

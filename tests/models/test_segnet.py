@@ -1,4 +1,4 @@
-"""The SegNets: published counts and sizes, torch's arithmetic, Monte Carlo."""
+"""The SegNets: published counts and sizes, parity with torch."""
 
 import functools
 
@@ -12,13 +12,13 @@ import pytest
 from jaxseg import models
 from jaxseg.errors import UserError
 from jaxseg.layers.pool import max_pool
-from jaxseg.models.segnet import monte_carlo
 from network_shapes import network_shapes, total_size
 from random_variables import lecun_normed
 import receptive_field
 import torch_parity
 
-# By arithmetic from the authors' prototxts; Basic without biases, the paper's.
+# By arithmetic from the authors' prototxts, and for SegNet-Basic without biases
+# from the paper.
 COUNTS = [
   ("segnet", 11, {}, 29_449_355),
   ("segnet", 12, {}, 29_449_932),
@@ -54,7 +54,7 @@ def test_published_parameter_counts(name, classes, fields, count):
 
 
 def _maps(model, size):
-  """Height, width and features of what every submodule returns."""
+  """Returns height, width and features of every submodule's output."""
   _, variables = network_shapes(model, size, capture_intermediates=True)
   flat = traverse_util.flatten_dict(variables["intermediates"], sep="/")
   return {
@@ -65,7 +65,7 @@ def _maps(model, size):
 
 
 def test_a_camvid_image_goes_through_23x30():
-  """The sizes and widths of segnet_train.prototxt."""
+  """Sizes and widths are those of segnet_train.prototxt."""
   maps = _maps(models.create("segnet", num_classes=11), (360, 480))
   assert {name: maps[name] for name in maps if name.endswith("_d")} == {
     "conv5_3_d": (23, 30, 512),
@@ -140,56 +140,12 @@ def _dropouts(model):
 
 
 def test_dropout_of_bayesian_segnet():
-  """After pools 3 to 5 and the decoder's stages 5 to 3."""
+  """It follows pools 3 to 5 and the decoder's stages 5 to 3."""
   places = [f"backbone/dropout{s}" for s in (3, 4, 5)]
   places += [f"dropout{s}_d" for s in (5, 4, 3)]
   model = models.create("bayesian_segnet", num_classes=11)
   assert _dropouts(model) == dict.fromkeys(places, 0.5)
   assert not _dropouts(models.create("segnet", num_classes=11))
-
-
-def _frozen(model):
-  """The same network with norms that never look at the batch."""
-  norm = functools.partial(model.norm, frozen=True)
-  return model.clone(norm=norm, backbone=model.backbone.clone(norm=norm))
-
-
-@pytest.mark.parametrize(("samples", "at_once"), [(3, 2), (4, 2)])
-def test_monte_carlo_is_mean_and_variance_over_keys(samples, at_once):
-  backbone = {**VGG, "width": 4, "stage_sizes": (1, 1, 1, 1, 1)}
-  model = _create("bayesian_segnet", backbone=backbone)
-  image = jax.random.normal(jax.random.key(0), (2, 16, 19, 3))
-  variables = _random(model, (16, 19))
-  key = jax.random.key(5)
-  mean, variance = jax.jit(
-    functools.partial(
-      monte_carlo, model, key=key, samples=samples, at_once=at_once
-    )
-  )(variables, image)
-
-  @jax.jit
-  def draw(key):
-    return _frozen(model).apply(
-      variables, image, train=True, rngs={"dropout": key}
-    )["logits"]
-
-  drawn = [jax.nn.softmax(draw(k)) for k in jax.random.split(key, samples)]
-  assert mean.shape == variance.shape == (2, 16, 19, 3)
-  np.testing.assert_allclose(mean, np.mean(drawn, axis=0), atol=1e-5)
-  np.testing.assert_allclose(variance, np.var(drawn, axis=0), atol=1e-5)
-  np.testing.assert_allclose(mean.sum(-1), 1, atol=1e-5)
-  assert variance.max() > 1e-3
-
-
-def test_without_dropout_nothing_varies():
-  model = _create("segnet_basic", stages=1)
-  image = 255 * jax.random.uniform(jax.random.key(0), (1, 9, 11, 3))
-  variables = _random(model, (9, 11))
-  run = functools.partial(monte_carlo, model, samples=2)
-  mean, variance = jax.jit(run)(variables, image, key=jax.random.key(0))
-  logits = model.apply(variables, image, train=False)["logits"]
-  np.testing.assert_allclose(mean, jax.nn.softmax(logits), atol=1e-5)
-  np.testing.assert_allclose(variance, 0, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +160,7 @@ def test_a_backbone_without_maxima_is_refused(backbone):
 
 
 def _torch_layers(params):
-  """Convolution, norm and ReLU by our names; pooling and its undoing."""
+  """Returns convolution with norm and ReLU, pooling, and unpooling."""
   torch = pytest.importorskip("torch")
   f = torch.nn.functional
 
@@ -265,7 +221,7 @@ def _torch_basic(params, image):
   [("segnet", _torch_segnet), ("segnet_basic", _torch_basic)],
 )
 def test_logits_and_gradients_equal_torchs(name, original):
-  """In training and in float64, where no ReLU or maximum flips."""
+  """In training, and in float64, where no ReLU or maximum flips."""
   size = (37, 46)
   image = 255 * np.random.default_rng(1).random((2, *size, 3))
   with jax.enable_x64():
