@@ -20,6 +20,7 @@ holds a few sampled copies of the input, where an im2col would hold k^2.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -28,39 +29,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
+from jaxseg.layers.bilinear import sample_bilinear
 from jaxseg.layers.conv import Conv, kaiming_fan_out
-
-
-def sample_bilinear(
-  x: Float[Array, "n g h w c"],
-  row: Float[Array, "n g *grid"],
-  column: Float[Array, "n g *grid"],
-) -> Float[Array, "n g *grid c"]:
-  """`x` at fractional positions; zero outside, neighbour by neighbour."""
-  h, w, c = x.shape[2:]
-  flat = x.reshape(*x.shape[:2], h * w, c)
-  # From one pixel outside on, all is zero: nothing far away overflows.
-  row, column = jnp.clip(row, -1, h), jnp.clip(column, -1, w)
-  top, left = jnp.floor(row), jnp.floor(column)
-  down, right = row - top, column - left
-
-  # One neighbour after the other, each gathered again for the gradient: half
-  # the memory of four at once, and no slower.
-  @jax.checkpoint
-  def add_neighbour(total, neighbour):
-    i, j = neighbour
-    weight = jnp.where(i, down, 1 - down) * jnp.where(j, right, 1 - right)
-    r, s = top.astype(jnp.int32) + i, left.astype(jnp.int32) + j
-    inside = (r >= 0) & (r < h) & (s >= 0) & (s < w)
-    index = jnp.where(inside, r * w + s, 0)
-    value = jax.vmap(jax.vmap(lambda plane, at: plane[at]))(flat, index)
-    weight = jnp.where(inside, weight, 0)
-    return total + weight[..., None] * value, None
-
-  precise = jnp.promote_types(x.dtype, row.dtype)
-  neighbours = jnp.asarray([(0, 0), (0, 1), (1, 0), (1, 1)])
-  total = jnp.zeros((*row.shape, c), precise)
-  return jax.lax.scan(add_neighbour, total, neighbours)[0]
 
 
 def _tap_grids(x, kernel, strides, padding, dilation):
@@ -122,11 +92,14 @@ def deform_conv2d(
     x.reshape(*x.shape[:3], offset_groups, c // offset_groups), 3, 1
   )
 
+  # One plane for each example and offset group.
+  sample = jax.vmap(jax.vmap(functools.partial(sample_bilinear, border="zero")))
+
   # Without the checkpoint every tap's samples would be kept for the gradient.
   @jax.checkpoint
   def add_tap(total, tap):
     row, column, scale, weight = tap
-    sampled = sample_bilinear(planes, row, column)
+    sampled = sample(planes, row, column)
     if scale is not None:
       sampled = sampled * scale[..., None]
     sampled = jnp.moveaxis(sampled, 1, 3).astype(x.dtype)
