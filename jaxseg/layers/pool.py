@@ -55,10 +55,19 @@ def max_pool(
     pool_padding(size, window, stride, padding, ceil_mode)
     for size in x.shape[1:3]
   )
-  if jax.default_backend() != "cpu":
+  return _max_pool(x, window, stride, pads)
+
+
+@functools.partial(jax.jit, static_argnames=("window", "stride", "pads"))
+def _max_pool(x, window: int, stride: int, pads):
+  def by_window(x):
     return nn.max_pool(x, (window, window), (stride, stride), pads)
-  x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
-  return _sliding_max(_sliding_max(x, 2, window, stride), 1, window, stride)
+
+  def by_shifts(x):
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
+    return _sliding_max(_sliding_max(x, 2, window, stride), 1, window, stride)
+
+  return jax.lax.platform_dependent(x, cpu=by_shifts, default=by_window)
 
 
 def _sliding_max(x: jax.Array, axis: int, window: int, stride: int):
