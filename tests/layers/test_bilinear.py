@@ -34,7 +34,7 @@ POSITIONS = [
 @pytest.mark.parametrize("asarray", [np.asarray, jnp.asarray])
 @pytest.mark.parametrize("border", ["edge", "zero"])
 def test_line_by_hand(border, asarray):
-  """Through the gather and through the matrix, on NumPy and on JAX arrays."""
+  """Gather and matrix agree, on NumPy and on JAX arrays."""
   position, edge, zero = asarray(POSITIONS).T
   at = taps(position, 3, border=border)
   want = edge if border == "edge" else zero
@@ -68,7 +68,7 @@ def test_part_selects_positions():
 
 
 def test_rational_positions_are_exact():
-  """Position 2^20 + 1/8 has no float32; its taps have."""
+  """Position 2^20 + 1/8 is no float32, but its taps are exact."""
   numerator = jnp.asarray([8 * 2**20 + 1, -3, 5])
   at = rational_taps(numerator, 8, 2**21)
   np.testing.assert_array_equal(at.low, [2**20, 0, 0])
@@ -126,7 +126,7 @@ def test_bytes_are_interpolated_as_floats():
   "border, padding_mode", [("edge", "border"), ("zero", "zeros")]
 )
 def test_equals_torch_grid_sample(border, padding_mode):
-  """Values and both gradients."""
+  """Compares values and all gradients."""
   torch = pytest.importorskip("torch")
   rng = np.random.default_rng(0)
   h, w = 5, 7
