@@ -1,35 +1,44 @@
 """Random augmentation of images and labels, inside the jitted step.
 
-A pure function of (key, image, label): everything random about an example
-follows from `fold_in(key, index)`, so the stream is the same in any batch
-order, on 1 device or 256, and after a resume.
+Augmentation is a pure function of (key, image, label). All randomness of an
+example follows from `fold_in(key, index)`, so the stream is the same in any
+batch order, on 1 device or 256, and after a resume.
 
-Geometry is one resampling: a random scale, crop and mirroring compose to one
-map from crop to image, whose coordinates are computed in integers. It equals
-"resize bilinearly to round(scale * size), then crop or pad" with half-pixel
-centres and no antialiasing (torch.nn.functional.interpolate, cv2.resize), and
-"nearest-exact" for the label. At scale 1 it copies pixels, bit for bit.
+The image is resampled once. A random scale, a crop and a mirroring compose to
+one map from crop to image, whose coordinates are computed in integers. The
+result equals "resize bilinearly to round(scale * size), then crop or pad" with
+half-pixel centres and without antialiasing (torch.nn.functional.interpolate,
+cv2.resize), and "nearest-exact" for the label. Scale 1 copies pixels bit for
+bit.
 
-Elastic deformation and rotation move the pixels of the crop before that map is
-asked, so that there is one resampling still. The deformation is U-Net's
-(Ronneberger et al. 2015, Sec. 3.1): random vectors on a coarse grid, between
-them bicubic interpolation.
+Elastic deformation and rotation displace the pixels of the crop before that
+map is applied, so the image is still resampled once. The deformation is
+U-Net's (Ronneberger et al. 2015, Sec. 3.1): random vectors on a coarse grid,
+interpolated bicubically.
 
-Colour follows torchvision's ColorJitter (transforms v2), in the fixed order
-brightness, contrast, saturation, hue.
+Colour jitter follows torchvision's ColorJitter (transforms v2), in the fixed
+order brightness, contrast, saturation, hue.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer, Key, UInt8
 import numpy as np
 
-# Bytes to 0..1. A division would be compiled to this product anyway, and not
-# compiled where it runs eagerly: the same bits everywhere need it spelt out.
+from jaxseg.layers.bilinear import (
+  Taps,
+  interpolate,
+  rational_taps,
+  sample_bilinear,
+)
+
+# Scales bytes to 0..1. XLA compiles a division by 255 to this product, but an
+# eager division is not rewritten; the product gives the same bits in both.
 UNIT = np.float32(1 / 255)
-# ITU-R 601-2 luma, as torchvision's rgb_to_grayscale rounds it.
+# ITU-R 601-2 luma weights, rounded as in torchvision's rgb_to_grayscale.
 LUMA = (0.2989, 0.587, 0.114)
 
 
@@ -69,28 +78,33 @@ def augment(
   mean: tuple[float, float, float],
   ignore_label: int,
 ) -> tuple[Float[Array, "n ch cw 3"], Int[Array, "n ch cw"]]:
-  """Scales, crops, mirrors and recolours each example by its own key.
+  """Scales, crops, mirrors and recolours each example with its own key.
 
   Args:
-    key: of this step; `fold_in(seed key, step)`.
-    image: images on the canvas.
-    label: their labels.
-    size: valid height and width of each, from the top left of the canvas.
-    index: data set index of each; what its randomness is keyed by.
-    crop: height and width of the result. Where the scaled image is larger
-      the crop lies uniformly inside it, where it is smaller the image lies
-      uniformly inside the crop.
-    scale: bounds of the scale, drawn log-uniformly.
-    flip: mirror left-right with probability one half.
-    rotation: angle drawn from +- this about the middle of the crop, degrees.
-    elastic_std: deviation of the deformation's vectors, in pixels of the crop.
-    elastic_grid: rows and columns of vectors.
-    brightness: factor drawn from 1 +- this.
-    contrast: factor drawn from 1 +- this, about the mean grey of the image.
-    saturation: factor drawn from 1 +- this.
-    hue: turn of the HSV hue circle drawn from +- this, in turns.
-    mean: RGB in 0..1, put outside the image.
-    ignore_label: label put outside the image.
+    key: Key of this step, `fold_in(seed key, step)`.
+    image: Images, each at the top left of its canvas.
+    label: Labels of the images.
+    size: Height and width of each image on its canvas.
+    index: Data set index of each example, which keys its randomness.
+    crop: Height and width of the result. If the scaled image is larger, the
+      crop lies uniformly inside it; if it is smaller, the image lies uniformly
+      inside the crop.
+    scale: Bounds of the scale, which is drawn log-uniformly.
+    flip: Whether to mirror left-right with probability one half.
+    rotation: Largest angle in degrees; the angle about the middle of the crop
+      is drawn from [-rotation, rotation].
+    elastic_std: Standard deviation of the vectors of the elastic deformation,
+      in pixels of the crop.
+    elastic_grid: Rows and columns of vectors.
+    brightness: Half-width of the interval around 1 that the brightness factor
+      is drawn from.
+    contrast: Half-width of the interval around 1 that the contrast factor is
+      drawn from; contrast is changed about the mean grey of the image.
+    saturation: Half-width of the interval around 1 that the saturation factor
+      is drawn from.
+    hue: Largest change of the HSV hue, in turns.
+    mean: RGB colour in 0..1 of pixels outside the image.
+    ignore_label: Label of pixels outside the image.
 
   Returns:
     Images in 0..1, not yet normalised, and int32 labels.
@@ -104,7 +118,7 @@ def augment(
     cols = _axis(size[1], ratio, crop[1], draw[2], flip & (draw[3] < 0.5))
     if elastic_std or rotation:
       shift = displacement(
-        # Another stream than the draws above.
+        # A stream independent of the draws above.
         jax.random.fold_in(own_key, 1),
         crop,
         rotation=rotation,
@@ -114,7 +128,7 @@ def augment(
       image, label, inside = _warp(image, label, size, rows, cols, shift)
     else:
       image, inside = _resample(image, rows, cols)
-      label = label[rows["nearest"]][:, cols["nearest"]]
+      label = label[rows.nearest][:, cols.nearest]
     image = _jitter(
       image * UNIT,
       inside,
@@ -133,7 +147,7 @@ def normalise(
   std: tuple[float, ...],
   dtype=jnp.float32,
 ) -> Float[Array, "*n h w c"]:
-  """(image - mean) / std, of an image in 0..1 or of bytes."""
+  """Returns (image - mean) / std of an image in 0..1 or in bytes."""
   if image.dtype == jnp.uint8:
     image = image.astype(jnp.float32) * UNIT
   mean, std = (jnp.asarray(v, jnp.float32) for v in (mean, std))
@@ -148,15 +162,15 @@ def displacement(
   elastic_std: float = 0.0,
   elastic_grid: tuple[int, int] = (3, 3),
 ) -> Float[Array, "ch cw 2"]:
-  """How far down and to the right each pixel of a crop looks.
+  """Returns how far (down, right) each pixel of a crop is displaced.
 
   Args:
-    key: of this example.
-    crop: height and width.
-    rotation: as for `augment`, like all that follow here.
-    elastic_std: deviation of the vectors.
-    elastic_grid: rows and columns of vectors; each stands in the middle of an
-      equal part of the crop.
+    key: Key of the example.
+    crop: Height and width of the crop.
+    rotation: Largest angle, see `augment`.
+    elastic_std: Standard deviation of the vectors, see `augment`.
+    elastic_grid: Rows and columns of vectors; each vector stands in the middle
+      of an equal part of the crop.
   """
   elastic_key, angle_key = jax.random.split(key)
   coarse = elastic_std * jax.random.normal(elastic_key, (*elastic_grid, 2))
@@ -169,11 +183,31 @@ def displacement(
   return shift + jnp.stack(turned, axis=-1)
 
 
-def _axis(size, ratio, crop: int, draw, mirror) -> dict[str, jax.Array]:
-  """Where the pixels of one axis of the crop come from.
+class _AxisMap(NamedTuple):
+  """Maps the pixels of one axis of the crop to the image.
 
-  In the scaled image of length m = round(ratio * size), pixel j covers source
-  coordinate (j + 1/2) size / m - 1/2 = ((2 j + 1) size - m) / 2 m, exactly.
+  Attributes:
+    inside: Whether a pixel lies inside the scaled image.
+    taps: Pixels of the image around its position.
+    position: Position in the image, as a float.
+    step: Pixels of the image that one pixel of the crop spans; negative if
+      the axis is mirrored.
+    nearest: Nearest pixel of the image.
+  """
+
+  inside: Array
+  taps: Taps
+  position: Array
+  step: Array
+  nearest: Array
+
+
+def _axis(size, ratio, crop: int, draw, mirror) -> _AxisMap:
+  """Builds the map of one axis.
+
+  The scaled image has length m = round(ratio * size). Its pixel j has the
+  position (j + 1/2) size / m - 1/2 = ((2 j + 1) size - m) / 2 m in the image;
+  the fraction on the right is computed exactly.
   """
   scaled = jnp.maximum(jnp.round(ratio * size).astype(jnp.int32), 1)
   slack = scaled - crop
@@ -181,59 +215,36 @@ def _axis(size, ratio, crop: int, draw, mirror) -> dict[str, jax.Array]:
   offset = jnp.minimum((draw * (room + 1)).astype(jnp.int32), room)
   j = jnp.arange(crop)
   j = jnp.where(mirror, crop - 1 - j, j) + jnp.sign(slack) * offset
-  position = (2 * j + 1) * size - scaled
-  low = position // (2 * scaled)
-  weight = (position % (2 * scaled)) / (2 * scaled)
-  last = size - 1
-  return {
-    "inside": (j >= 0) & (j < scaled),
-    "low": jnp.clip(low, 0, last),
-    "high": jnp.clip(low + 1, 0, last),
-    "weight": weight.astype(jnp.float32),
-    "source": position / (2 * scaled),
-    "step": jnp.where(mirror, -size, size) / scaled,
-    "nearest": jnp.clip((2 * j + 1) * size // (2 * scaled), 0, last),
-  }
+  numerator = (2 * j + 1) * size - scaled
+  return _AxisMap(
+    inside=(j >= 0) & (j < scaled),
+    taps=rational_taps(numerator, 2 * scaled, size),
+    position=numerator / (2 * scaled),
+    step=jnp.where(mirror, -size, size) / scaled,
+    nearest=jnp.clip((2 * j + 1) * size // (2 * scaled), 0, size - 1),
+  )
 
 
-def _resample(image, rows, cols):
-  """Bilinear `[h, w, c] -> [ch, cw, c]` float32, and where the image is."""
-  a, b = (image[rows[k]].astype(jnp.float32) for k in ("low", "high"))
-  image = _mix(a, b, rows["weight"][:, None, None])
-  a, b = (image[:, cols[k]] for k in ("low", "high"))
-  image = _mix(a, b, cols["weight"][None, :, None])
-  return image, rows["inside"][:, None] & cols["inside"]
+def _resample(image, rows: _AxisMap, cols: _AxisMap):
+  """Returns the float32 crop `[ch, cw, c]` and where it shows the image."""
+  image = interpolate(image, rows.taps, axis=0)
+  image = interpolate(image, cols.taps, axis=1)
+  return image, rows.inside[:, None] & cols.inside
 
 
-def _warp(image, label, size, rows, cols, shift):
-  """Image, label, and where they are, with every pixel moved by `shift`."""
-  places = []
-  for axis, (line, along) in enumerate(((rows, (-1, 1)), (cols, (1, -1)))):
-    place = line["source"].reshape(along) + shift[..., axis] * line["step"]
-    places.append(place)
-  # A pixel covers half a unit on either side of its centre.
+def _warp(image, label, size, rows: _AxisMap, cols: _AxisMap, shift):
+  """Returns image, label and inside-mask with every pixel moved by `shift`."""
+  down = rows.position[:, None] + shift[..., 0] * rows.step
+  right = cols.position[None, :] + shift[..., 1] * cols.step
   inside = jnp.ones(shift.shape[:2], bool)
-  for place, side in zip(places, size, strict=True):
-    inside &= (place >= -0.5) & (place < side - 0.5)
-  (top, bottom, down), (left, right, across) = (
-    _neighbours(place, side) for place, side in zip(places, size, strict=True)
-  )
-  wide = image.astype(jnp.float32)
-  across = across[..., None]
-  a = _mix(wide[top, left], wide[top, right], across)
-  b = _mix(wide[bottom, left], wide[bottom, right], across)
-  nearest = (
-    jnp.clip(jnp.floor(place + 0.5).astype(jnp.int32), 0, side - 1)
-    for place, side in zip(places, size, strict=True)
-  )
-  return _mix(a, b, down[..., None]), label[tuple(nearest)], inside
-
-
-def _neighbours(place, side):
-  """The two pixels around each place on an axis, and the second's weight."""
-  place = jnp.clip(place, 0, side - 1)
-  low = jnp.floor(place).astype(jnp.int32)
-  return low, jnp.minimum(low + 1, side - 1), place - low
+  nearest = []
+  for position, side in zip((down, right), size, strict=True):
+    # A pixel covers half a unit on either side of its centre.
+    inside &= (position >= -0.5) & (position < side - 0.5)
+    pixel = jnp.floor(position + 0.5).astype(jnp.int32)
+    nearest.append(jnp.clip(pixel, 0, side - 1))
+  image = sample_bilinear(image, down, right, border="edge", size=size)
+  return image, label[tuple(nearest)], inside
 
 
 def _mix(a, b, weight):
@@ -241,7 +252,14 @@ def _mix(a, b, weight):
 
 
 def _jitter(image, inside, draw, widths):
-  """Changes brightness, contrast, saturation, hue; `draw` is in -1..1."""
+  """Changes brightness, contrast, saturation and hue, in this order.
+
+  Args:
+    image: Image in 0..1.
+    inside: Mask of the pixels that show the image.
+    draw: Four random numbers in -1..1.
+    widths: Half-widths of the four intervals that changes are drawn from.
+  """
   brightness, contrast, saturation, hue = widths
 
   def factor(k):
@@ -262,12 +280,12 @@ def _jitter(image, inside, draw, widths):
 
 
 def _grey(image):
-  # Not a matrix product: accelerators round those.
+  # A matrix product would be rounded to lower precision on accelerators.
   return jnp.sum(image * jnp.asarray(LUMA), axis=-1, keepdims=True)
 
 
 def _turn_hue(image, turn):
-  """Adds `turn` to the hue in HSV; value and saturation stay."""
+  """Adds `turn` to the HSV hue and keeps value and saturation."""
   r, g, b = (image[..., k] for k in range(3))
   value = jnp.max(image, axis=-1)
   chroma = value - jnp.min(image, axis=-1)
@@ -278,7 +296,7 @@ def _turn_hue(image, turn):
     jnp.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe),
   )
 
-  def channel(n):  # The closed form of HSV to RGB.
+  def channel(n):  # The closed form of the conversion from HSV to RGB.
     k = (n + sextant + 6 * turn) % 6
     return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 

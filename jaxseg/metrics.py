@@ -1,11 +1,12 @@
-"""Segmentation scores, all of them read off one confusion matrix.
+"""Segmentation scores, all computed from one confusion matrix.
 
-The matrix is counted exactly, int32 per batch on the device and int64 over
-the data set on the host; ratios are taken once, at the end. Averaging per
-image or per batch, as some toolkits do, is a different and noisier number.
+The matrix is counted exactly, as int32 per batch on the device and as int64
+over the data set on the host; ratios are computed once, at the end. Some
+toolkits average scores per image or per batch, which gives a different and
+noisier number.
 
-What a class's IoU is when it occurs nowhere decides the mean, and toolkits
-differ; the conventions have names here, see `ABSENT`.
+The mean IoU depends on how a class that occurs nowhere is scored. Toolkits
+differ; `ABSENT` names their conventions.
 """
 
 import jax.numpy as jnp
@@ -14,8 +15,8 @@ import numpy as np
 
 from jaxseg.errors import unknown_name
 
-# How a class that is in neither truth nor prediction (0 / 0) is scored. A
-# class that is predicted but nowhere true scores 0 under every convention.
+# Conventions for the score of a class in neither truth nor prediction (0 / 0).
+# A class that is predicted but nowhere true scores 0 under all of them.
 ABSENT = {
   "skip": "left out of the mean (mmsegmentation, VOC and Cityscapes scripts)",
   "zero": "counts 0 (scenic; a matrix smoothed by an epsilon)",
@@ -33,8 +34,8 @@ def confusion_matrix(
 ) -> Int[Array, "{num_classes} {num_classes}"]:
   """Counts pixels by (true class, predicted class); rows are the truth.
 
-  Pixels whose label is `ignore_label` are not counted. Exact up to 2^31 - 1
-  pixels a cell.
+  Pixels with the ignore label are not counted. Counts are exact up to 2^31 - 1
+  pixels in each cell.
   """
   valid = label != ignore_label
   row = jnp.where(valid, label, 0).astype(jnp.int32)
@@ -47,22 +48,28 @@ def confusion_matrix(
 def scores(
   confusion: Integer[np.ndarray, "k k"], *, absent: str = "skip"
 ) -> dict[str, float | np.ndarray]:
-  """The usual scores of a confusion matrix (rows truth, columns prediction).
+  """Computes the scores of a confusion matrix (rows truth, columns prediction).
 
-  With t true, p predicted and c correct pixels of a class, its
-    IoU = c / (t + p - c), accuracy = c / t, Dice = 2 c / (t + p);
-  the definitions of Long et al. 2015 (arXiv:1411.4038, Sec. 5).
+  For a class with t true, p predicted and c correct pixels,
+
+    IoU = c / (t + p - c), accuracy = c / t, Dice = 2 c / (t + p),
+
+  as in Long et al. 2015 (arXiv:1411.4038, Sec. 5).
 
   Args:
-    confusion: counts; int64 for a data set.
-    absent: key of `ABSENT`, the IoU and Dice of a class in neither truth nor
-      prediction. Classes without a true pixel have no accuracy and are always
-      left out of the mean accuracy.
+    confusion: Counts of pixels; int64 for a data set.
+    absent: Key of `ABSENT`, the convention for IoU and Dice of a class in
+      neither truth nor prediction. Classes without a true pixel have no
+      accuracy; the mean accuracy always omits them.
 
   Returns:
     Floats `miou`, `pixel_accuracy`, `mean_accuracy`, `mean_dice` and
-    `frequency_weighted_iou`, and arrays `[k]` `iou`, `accuracy`, `dice`, NaN
-    where undefined. Without a single counted pixel the floats are NaN.
+    `frequency_weighted_iou`, and arrays `iou`, `accuracy` and `dice` with one
+    value for each class, NaN if undefined. Without any counted pixel the floats
+    are NaN.
+
+  Raises:
+    UserError: If `absent` is unknown.
   """
   if absent not in ABSENT:
     raise unknown_name("eval.absent", absent, ABSENT)

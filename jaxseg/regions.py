@@ -1,6 +1,6 @@
-"""Connected regions of a label, and how far each pixel is from two of them.
+"""Connected regions of a label map and distances to the two nearest ones.
 
-Both run inside jit, on labels as augmentation left them.
+Both functions run inside jit, on augmented labels.
 """
 
 import jax
@@ -9,30 +9,31 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
-# Of each pixel: a region, and the distance to it.
+# A region for each pixel, and the squared distance to it.
 Near = tuple[Int[Array, "h w"], Float[Array, "h w"]]
 
 
 def connected_regions(
   label: Integer[Array, "h w"], inside: Bool[Array, "h w"]
 ) -> Int[Array, "h w"]:
-  """Numbers the regions of equal labels; outside of all it is 0.
+  """Numbers the connected regions of equal labels.
 
-  Pixels are neighbours by their edges. Every pixel starts as a tree of its
-  own; trees that touch are hung onto the one of the highest number and their
-  paths halved, until nothing changes (FastSV, Zhang et al. 2020,
+  Two pixels are neighbours if they share an edge. Every pixel starts as a tree
+  of its own. Trees that touch are attached to the one with the highest number,
+  and paths are halved, until nothing changes (FastSV, Zhang et al. 2020,
   doi:10.1137/1.9781611976137.5).
 
   Args:
-    label: classes; a region has one.
-    inside: the pixels that belong to a region.
+    label: Class ids; all pixels of a region have the same.
+    inside: Mask of the pixels that belong to a region.
 
   Returns:
-    One number a region, between 1 and h w; not consecutive.
+    One number between 1 and h w for each region, not consecutive, and 0 outside
+    of `inside`.
   """
   h, w = label.shape
   numbers = jnp.arange(1, h * w + 1, dtype=jnp.int32).reshape(h, w)
-  # Index 0 of a flat map stands for "outside": it is its own parent.
+  # Index 0 of the flat map represents "outside" and is its own parent.
   start = jnp.concatenate([jnp.zeros(1, jnp.int32), (numbers * inside).ravel()])
   same = [
     (label == _shifted(label, by, 0)) & inside & _shifted(inside, by, False)
@@ -61,14 +62,16 @@ def connected_regions(
 def nearest_two(
   regions: Int[Array, "h w"], reach: int
 ) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
-  """Euclidean distances to the nearest and to the second nearest region.
+  """Returns Euclidean distances to the nearest and second nearest region.
 
-  Exact: of each column only the two nearest regions can be among the two
-  nearest of a pixel in its row, so columns are searched first, then rows.
+  Distances are exact. In each column, only the two regions nearest to the
+  pixel's row can be among the two nearest regions of the pixel. Columns are
+  therefore searched first, then rows.
 
   Args:
-    regions: from `connected_regions`; 0 is none.
-    reach: distances are infinite beyond as many rows or columns.
+    regions: Numbers of `connected_regions`; 0 means no region.
+    reach: Largest distance in rows and in columns; distances beyond are
+      infinite.
   """
   far = jnp.full(regions.shape, jnp.inf)
   none = (jnp.zeros_like(regions), far)
@@ -79,9 +82,19 @@ def nearest_two(
 
 
 def _search(axis: int, found, two, reach: int):
-  """The two nearest of what is found up to `reach` pixels along an axis.
+  """Merges candidates up to `reach` pixels away along an axis.
 
-  Distances are squared: to the square already found that of the way is added.
+  Distances are squared, so the squared step along the axis is added to the
+  squared distance of a candidate.
+
+  Args:
+    axis: Axis to search.
+    found: Candidates of each pixel.
+    two: The two nearest regions so far.
+    reach: Largest distance along the axis.
+
+  Returns:
+    The two nearest regions.
   """
   size = found[0][0].shape[axis]
   pad = [(reach, reach) if i == axis else (0, 0) for i in range(2)]
@@ -102,10 +115,11 @@ def _search(axis: int, found, two, reach: int):
 
 
 def _insert(two: tuple[Near, Near], region, d) -> tuple[Near, Near]:
-  """The two nearest different regions of three."""
+  """Inserts a region into the two nearest ones, which stay different."""
   (first, d1), (second, d2) = two
   nearer = d < d1
-  # Of another region the loser stays in the race for the second place.
+  # The farther of `first` and `region` competes for the second place, unless
+  # both are the same region.
   loser = jnp.where(nearer, first, region)
   d_loser = jnp.maximum(d, d1)
   better = (region != first) & (d_loser <= d2)
@@ -116,7 +130,7 @@ def _insert(two: tuple[Near, Near], region, d) -> tuple[Near, Near]:
 
 
 def _shifted(x: jax.Array, by: tuple[int, int], fill) -> jax.Array:
-  """Reads at each pixel the one `by` rows and columns away."""
+  """Returns, for each pixel, the pixel `by` rows and columns away."""
   (up, left), (h, w) = by, x.shape
   padded = jnp.pad(x, 1, constant_values=fill)
   return padded[1 + up : 1 + up + h, 1 + left : 1 + left + w]

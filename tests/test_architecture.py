@@ -19,7 +19,7 @@ ALLOWED = {
   "layers": set(),
   "backbones": {"layers"},
   "models": {"layers", "backbones"},
-  "augment": set(),
+  "augment": {"layers"},
   "regions": set(),
   "losses": {"regions"},
   "metrics": set(),

@@ -1,4 +1,4 @@
-"""Augmentation against a float64 "resize, crop, mirror, recolour"."""
+"""Augmentation against float64 resizing, cropping, mirroring, recolouring."""
 
 import colorsys
 import functools
@@ -16,7 +16,7 @@ KEY = jax.random.fold_in(jax.random.key(3), 17)
 
 
 def batch(n=6, canvas=(20, 26), seed=0, full=False):
-  """Images of various sizes, smooth enough to resample, on one canvas."""
+  """Returns images of various sizes on one canvas, and their labels."""
   rng = np.random.default_rng(seed)
   image = rng.integers(0, 256, (n, *canvas, 3)).astype(np.uint8)
   label = rng.integers(0, 5, (n, *canvas)).astype(np.uint8)
@@ -46,7 +46,7 @@ def draws(index, key=KEY):
 
 
 def resized(image, size):
-  """Half-pixel bilinear in float64, one pixel at a time."""
+  """Resizes bilinearly (half-pixel centres), pixel by pixel in float64."""
   out = np.zeros((*size, image.shape[-1]))
   for i, j in np.ndindex(*size):
     pixel = 0.0
@@ -70,7 +70,7 @@ def nearest(label, size):
 
 
 def reference(image, label, size, index, crop, scale, flip):
-  """Resize, then crop or pad, then mirror: three steps, in float64."""
+  """Resizes, then crops or pads, then mirrors, in float64."""
   u = draws(index)
   ratio = scale[0] * (scale[1] / scale[0]) ** u[0]
   scaled = [max(int(round(ratio * s)), 1) for s in size]
@@ -122,7 +122,7 @@ def test_without_randomness_it_is_the_identity():
 
 
 def test_identity_has_the_bits_of_normalised_bytes():
-  """Training at scale 1 and evaluation see the same numbers."""
+  """Training at scale 1 and evaluation read the same numbers."""
   data = batch(full=True)
   image, _ = run(data, crop=(20, 26))
   std = (0.2, 0.3, 0.4)
@@ -152,7 +152,7 @@ def test_each_example_depends_on_key_and_index_alone():
 
 
 def test_crops_are_uniform_and_half_are_mirrored():
-  """Column numbers as labels: the first of the crop tells its place."""
+  """Labels are column numbers, so the first label is the crop's offset."""
   n, side, crop = 4000, 8, 5
   label = jnp.tile(jnp.arange(side, dtype=jnp.uint8), (n, side, 1))
   data = (
@@ -171,7 +171,7 @@ def test_crops_are_uniform_and_half_are_mirrored():
 
 
 def test_scale_is_log_uniform():
-  """A white image in a large crop: its width there is its scale."""
+  """The width of a white image in a large crop measures its scale."""
   n, side = 2000, 64
   data = (
     jnp.full((n, 1, side, 3), 255, jnp.uint8),
@@ -182,7 +182,7 @@ def test_scale_is_log_uniform():
   _, label = run(data, crop=(2, 256), scale=(0.5, 2.0))
   width = (label == 0).sum(axis=2).max(axis=1)
   assert width.min() >= 32 and width.max() <= 128
-  octave = np.log2(width / side)  # Uniform on -1..1: variance 1/3.
+  octave = np.log2(width / side)  # Uniform on -1..1 has variance 1/3.
   assert abs(octave.mean()) < 4 * np.sqrt(1 / 3 / n)
   assert abs(octave.var() - 1 / 3) < 0.03
 
@@ -201,7 +201,7 @@ def test_outside_is_mean_and_ignored_even_after_colour():
 
 
 def recoloured(image, kind, width, draw):
-  """torchvision.transforms.ColorJitter's definitions, in float64."""
+  """Applies torchvision.transforms.ColorJitter's definitions, in float64."""
   luma = image @ np.array([0.2989, 0.587, 0.114])
   factor = max(1 + (2 * draw - 1) * width, 0)
   if kind == "brightness":
@@ -269,7 +269,7 @@ def test_resampling_equals_torch(scale):
 
 
 def ramps(n=400, side=48):
-  """Images whose red and green are the row and the column."""
+  """Returns images whose red and green are the row and the column."""
   grid = np.stack(np.indices((side, side)), axis=-1)
   image = np.zeros((n, side, side, 3), np.uint8)
   image[..., :2] = grid
@@ -288,12 +288,12 @@ def test_a_warp_that_moves_nothing_changes_nothing(flip):
   plain = run(data, **options)
   warped = run(data, elastic_std=1e-6, **options)
   np.testing.assert_allclose(warped[0], plain[0], atol=1e-4)
-  # A pixel may look exactly between two others.
+  # A position exactly between two pixels may round either way.
   assert np.mean(warped[1] == plain[1]) > 0.98
 
 
 def test_image_and_label_are_deformed_alike():
-  """The label is a function of the row that the pixel shows."""
+  """Labels are a function of the row, which the red channel shows."""
   image, label = run(
     ramps(16), crop=(48, 48), elastic_std=3.0, rotation=30.0, flip=True
   )
@@ -302,7 +302,7 @@ def test_image_and_label_are_deformed_alike():
   assert set(np.unique(label)) <= {*range(12), IGNORE}
   row = image[..., 0] * 255
   nearest = np.floor(row + 0.5) // 4
-  between = np.abs((row + 0.5) % 4 - 2) > 1.9  # About to change.
+  between = np.abs((row + 0.5) % 4 - 2) > 1.9  # The label changes.
   np.testing.assert_array_equal(
     label[seen & ~between], nearest[seen & ~between]
   )
@@ -310,9 +310,9 @@ def test_image_and_label_are_deformed_alike():
 
 
 def test_vectors_of_the_grid_have_the_deviation():
-  """Bicubic interpolation passes through its points, 3 by 3 of a crop of 9.
+  """Bicubic interpolation passes through the vectors of the grid.
 
-  They stand at 1, 4 and 7.
+  In a crop of 9 pixels, the three vectors of an axis stand at 1, 4 and 7.
   """
   keys = jax.random.split(jax.random.key(0), 2000)
   field = jax.vmap(lambda k: displacement(k, (9, 9), elastic_std=10.0))(keys)
@@ -329,7 +329,7 @@ def test_rotation_turns_about_the_middle():
   np.testing.assert_allclose(shift[10, 10], 0, atol=1e-6)
   y, x = np.indices((21, 21)) - 10.0
   turned = np.stack([y, x], axis=-1) + shift
-  # Distances stay, and a quarter turn is the most.
+  # Rotation keeps distances, and the largest angle is a quarter turn.
   np.testing.assert_allclose(
     np.linalg.norm(turned, axis=-1), np.hypot(y, x), atol=1e-4
   )

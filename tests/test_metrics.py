@@ -1,4 +1,4 @@
-"""Scores against brute-force sets of pixels, and the named conventions."""
+"""Scores against sets of pixels, and the conventions for absent classes."""
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ def test_confusion_counts_every_pixel(classes):
 
 @pytest.mark.parametrize("ignore", [-1, 0, 3, 65535])
 def test_any_id_may_mean_ignore(ignore):
-  """0 too: ADE20K files mark "other" so."""
+  """ADE20K files mark "other" by 0, so 0 may be the ignore label."""
   label, prediction = example()
   label[label == 3] = 2
   label = np.where(label == IGNORE, ignore, label.astype(np.int32))
@@ -85,8 +85,8 @@ def test_scores_equal_sets_of_pixels():
     np.testing.assert_allclose(got[key], value, rtol=1e-12, err_msg=key)
 
 
-# Truth has classes 0 and 1, the prediction 0 and 2: class 1 is missed, 2 is
-# invented, 3 is nowhere. IoU of 0 is 6 / (6 + 2 + 2).
+# Truth has classes 0 and 1, the prediction has 0 and 2. Class 1 is missed, 2 is
+# a false positive, 3 occurs nowhere. The IoU of class 0 is 6 / (6 + 2 + 2).
 MISSED = np.zeros((4, 4), np.int64)
 MISSED[0] = [6, 0, 2, 0]
 MISSED[1] = [2, 0, 1, 0]
@@ -100,7 +100,7 @@ def test_absent_class_by_convention(absent, miou):
   got = scores(MISSED, absent=absent)
   np.testing.assert_allclose(got["miou"], miou)
   np.testing.assert_allclose(got["iou"][:3], [0.6, 0, 0])
-  # Accuracy has a denominator for 0 and 1 alone, whatever the convention.
+  # Only classes 0 and 1 have true pixels, so only they have an accuracy.
   np.testing.assert_allclose(got["mean_accuracy"], (6 / 8 + 0) / 2)
   np.testing.assert_allclose(got["accuracy"], [0.75, 0, np.nan, np.nan])
   np.testing.assert_allclose(got["pixel_accuracy"], 6 / 11)

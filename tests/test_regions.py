@@ -1,4 +1,4 @@
-"""Regions against flooding, distances against every pair of pixels."""
+"""Regions against flood fill, distances against every pair of pixels."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def numbered(mask):
 
 
 def _flooded(mask):
-  """Regions by flooding from each pixel that has none yet."""
+  """Numbers regions by flood fill from each pixel without a number."""
   regions, number = np.zeros(mask.shape, int), 0
   for y, x in np.argwhere(mask):
     if regions[y, x]:
@@ -31,13 +31,13 @@ def _flooded(mask):
 
 
 @pytest.mark.parametrize("density", [0.3, 0.55, 0.7, 1.0])
-def test_regions_are_those_of_flooding(density):
+def test_regions_equal_flood_fill(density):
   rng = np.random.default_rng(0)
   for shape in [(1, 9), (9, 1), (17, 23)]:
     mask = rng.random(shape) < density
     found, expected = numbered(mask), _flooded(mask)
     assert ((found > 0) == mask).all()
-    # The same partition, whatever the numbers.
+    # The partitions are equal; the numbers may differ.
     pairs = set(zip(found[mask], expected[mask], strict=True))
     assert len(pairs) == len(np.unique(found[mask])) == expected.max()
 
@@ -64,7 +64,7 @@ def test_neighbours_of_different_labels_are_different_regions():
 
 
 def boxes(seed=0, shape=(19, 23), count=4):
-  """Boxes with ids, some of which touch the border of the image."""
+  """Returns numbered boxes, some of which touch the border of the image."""
   rng = np.random.default_rng(seed)
   regions = np.zeros(shape, np.int32)
   for number in range(1, count + 1):
@@ -74,7 +74,7 @@ def boxes(seed=0, shape=(19, 23), count=4):
 
 
 def all_distances(regions):
-  """Sorted distances of every pixel to every region."""
+  """Returns the sorted distances of every pixel to every region."""
   grid = np.stack(np.indices(regions.shape), axis=-1)
   distances = []
   for number in np.unique(regions[regions > 0]):

@@ -24,9 +24,10 @@ import numpy as np
 from jaxseg import sharding
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers import crf_settings
+from jaxseg.layers.bilinear import interpolate, taps
 from jaxseg.layers.dense_crf import mean_field
 from jaxseg.layers.monte_carlo import monte_carlo
-from jaxseg.layers.resize import resize_bilinear
+from jaxseg.layers.resize import resize_bilinear, source_positions
 from jaxseg.tasks.segmentation import Segmentation
 from jaxseg.types import Images
 
@@ -216,25 +217,17 @@ def ids_at_size(
   ids = np.empty(size, np.uint8 if logits.shape[-1] <= 256 else np.uint16)
   if tuple(logits.shape[:2]) == tuple(size):
     return logits.argmax(axis=-1).astype(ids.dtype)
-  top, bottom, down = _taps(logits.shape[0], size[0])
-  left, right, across = _taps(logits.shape[1], size[1])
+  down, across = (
+    taps(source_positions(a, b, align_corners=False), a, dtype=np.float32)
+    for a, b in zip(logits.shape[:2], size, strict=True)
+  )
   stripe = max(STRIPE // (size[1] * logits.shape[2]), 1)
   for start in range(0, size[0], stripe):
     rows = slice(start, start + stripe)
-    weight = down[rows, None, None]
-    x = logits[top[rows]] * (1 - weight) + logits[bottom[rows]] * weight
-    x = x[:, left] * (1 - across[:, None]) + x[:, right] * across[:, None]
+    x = interpolate(logits, down.part(rows), axis=0)
+    x = interpolate(x, across, axis=1)
     ids[rows] = x.argmax(axis=-1)
   return ids
-
-
-def _taps(in_size: int, out_size: int):
-  """The two neighbours of each output pixel, half-pixel centres."""
-  source = (np.arange(out_size) + 0.5) * in_size / out_size - 0.5
-  source = np.clip(source, 0, in_size - 1)
-  low = np.floor(source).astype(int)
-  weight = (source - low).astype(np.float32)
-  return low, np.minimum(low + 1, in_size - 1), weight
 
 
 def _at_scale(network, image, scale: float, how: Inference, mirrored: bool):

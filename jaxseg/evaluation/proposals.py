@@ -19,7 +19,7 @@ import numpy as np
 from jaxseg.errors import UserError
 from jaxseg.evaluation.inference import window_starts
 from jaxseg.layers.boxes import middles, require_inside
-from jaxseg.layers.resize import sample_bilinear
+from jaxseg.layers.resize import resample_bilinear
 
 # Top, left, bottom, right, in pixels; a box of the whole image is 0, 0, h, w.
 Boxes = Float[Array, "m 4"] | Float[np.ndarray, "m 4"]
@@ -58,12 +58,12 @@ def score_proposals(
 
   def crop(box):
     rows, columns = (middles(box[i], box[i + 2], side) for i in (0, 1))
-    return sample_bilinear(image, rows, columns)
+    return resample_bilinear(image, rows, columns)
 
   def put_back(scores, box):
     places = [_back(box[i], box[i + 2], side, image.shape[i]) for i in (0, 1)]
     (rows, in_rows), (columns, in_columns) = places
-    scores = sample_bilinear(scores, rows, columns)
+    scores = resample_bilinear(scores, rows, columns)
     seen = in_rows[:, None, None] & in_columns[None, :, None]
     return jnp.where(seen, scores, -jnp.inf)
 

@@ -1,1 +1,1 @@
-"""What two or more networks share: convolutions, norms, pooling, resizing."""
+"""Blocks that two or more networks share, and public blocks for your own."""

@@ -1,18 +1,18 @@
-"""Atrous spatial pyramid pooling, as DeepLab v3 and v3+ have it.
+"""Atrous spatial pyramid pooling of DeepLab v3 and v3+.
 
-The idea (Chen et al. 2017, arXiv:1706.05587, Sec. 3.3 and Fig. 5): look at the
-same features with several fields of view at once: a 1x1 convolution, 3x3
-convolutions whose taps lie `rate` pixels apart, and the mean of the whole
-image, each with its norm; a 1x1 convolution mixes them. Rates are given for
-output stride 16, where (6, 12, 18) is the paper's, and grow with the
-resolution: at 8 they are (12, 24, 36).
+The idea (Chen et al. 2017, arXiv:1706.05587, Sec. 3.3 and Fig. 5): view the
+same features with several fields of view at once. The branches are a 1x1
+convolution, 3x3 convolutions whose taps lie `rate` pixels apart, and the mean
+of the whole image, each followed by a norm; a 1x1 convolution mixes them. Rates
+are given for output stride 16, where the paper's are (6, 12, 18), and scale
+with the resolution: at output stride 8 they are (12, 24, 36).
 
-A separable convolution is a depthwise and a 1x1 one (v3+, arXiv:1802.02611,
-Sec. 3.1 and Fig. 3). TensorFlow's DeepLab has a norm and a ReLU after each of
-the two, segmentation_models_pytorch after the second alone.
+A separable convolution is a depthwise one followed by a 1x1 one (v3+,
+arXiv:1802.02611, Sec. 3.1 and Fig. 3). TensorFlow's DeepLab applies a norm and
+a ReLU after both, segmentation_models_pytorch only after the second.
 
-Branches are concatenated in PyTorch's order, the image's mean last; in
-TensorFlow it comes first.
+Branches are concatenated in PyTorch's order, with the image's mean last;
+TensorFlow puts it first.
 """
 
 from collections.abc import Callable
@@ -25,31 +25,34 @@ import jax.numpy as jnp
 from jaxseg.errors import UserError
 from jaxseg.layers.conv import ConvNormAct
 
-# TensorFlow DeepLab's initialisers of the two halves.
+# Initialisers of the two convolutions in TensorFlow's DeepLab.
 DEPTHWISE_INIT = nn.initializers.truncated_normal(0.33)
 POINTWISE_INIT = nn.initializers.truncated_normal(0.06)
 
 
 def scaled_rates(rates: tuple[int, ...], backbone: nn.Module):
-  """Rates for output stride 16, at the output stride of `backbone`.
+  """Scales rates for output stride 16 to the output stride of `backbone`.
 
   Raises:
-    UserError: a backbone without an output stride.
+    UserError: If the backbone has no output stride.
   """
   if not hasattr(backbone, "output_stride"):
     raise UserError(
-      f"backbone {type(backbone).__name__}: it has no output_stride, which an "
-      "atrous pyramid needs; choose one that has, such as resnet50"
+      f"backbone {type(backbone).__name__} has no output_stride, which an "
+      "atrous pyramid needs; choose a backbone that has one, such as resnet50"
     )
   return tuple(max(rate * 16 // backbone.output_stride, 1) for rate in rates)
 
 
 class SeparableConvNormAct(nn.Module):
-  """Depthwise 3x3, then 1x1; takes the place of a 3x3 `ConvNormAct`.
+  """Separable convolution, a substitute for a 3x3 `ConvNormAct`.
 
   Attributes:
-    norm_between: a norm and a ReLU after the depthwise part too.
-    conv: a factory of `ConvNormAct`.
+    features: Number of output channels.
+    dilation: Dilation of the depthwise convolution.
+    norm_between: Whether a norm and an activation follow the depthwise
+      convolution as well.
+    conv: Factory of both convolutions, a `ConvNormAct`.
   """
 
   features: int
@@ -76,14 +79,15 @@ class SeparableConvNormAct(nn.Module):
 
 
 class AtrousSpatialPyramid(nn.Module):
-  """`[n, h, w, c]` -> `[n, h, w, features]` (Fig. 5).
+  """Atrous spatial pyramid, `[n, h, w, c] -> [n, h, w, features]` (Fig. 5).
 
   Attributes:
-    rates: dilations of the 3x3 branches.
-    features: of each branch, and of the result.
-    dropout_rate: of the result.
-    conv: a factory of `ConvNormAct`.
-    spatial: what the 3x3 branches are made of.
+    rates: Dilations of the 3x3 branches.
+    features: Number of channels of each branch and of the result.
+    dropout_rate: Dropout rate of the result.
+    conv: Factory of the 1x1 convolutions, a `ConvNormAct`.
+    spatial: Factory of the 3x3 branches: `ConvNormAct` or
+      `SeparableConvNormAct`.
   """
 
   rates: tuple[int, ...]
@@ -96,7 +100,7 @@ class AtrousSpatialPyramid(nn.Module):
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     branches = [self.conv(self.features, 1, name="conv1x1")(x, train=train)]
     for i, rate in enumerate(self.rates, start=1):
-      # Named by place: a rate changes with the output stride, weights do not.
+      # Named by index: rates change with the output stride, weights do not.
       branches.append(
         self.spatial(self.features, dilation=rate, name=f"atrous{i}")(
           x, train=train

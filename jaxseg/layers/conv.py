@@ -1,16 +1,17 @@
-"""Convolutions as the field writes them: symmetric padding, norm, activation.
+"""Convolutions as networks use them: symmetric padding, norm, activation.
 
-`padding=None` is PyTorch's and Caffe's symmetric dilation * (k - 1) / 2 on
-each side. XLA's "SAME" differs from it by one pixel at stride 2 on even
-sizes, so "SAME" appears nowhere in jaxseg unless a paper means TensorFlow's.
+`padding=None` means the symmetric padding of PyTorch and Caffe, dilation * (k -
+1) / 2 on each side. XLA's "SAME" differs from it by one pixel at stride 2 on
+even sizes, so jaxseg uses "SAME" only where a paper means TensorFlow's.
 
-XLA runs depthwise convolutions on CPU some 50 times, and the gradient of
-grouped ones some 100 times, slower than need be. There a depthwise
-convolution is a sum of shifted products, and a grouped one a product of
-matrices; elsewhere both are XLA's own.
+On CPU, XLA's depthwise convolution is about 50 times slower than necessary, and
+the gradient of its grouped convolution about 100 times. When lowered for CPU, a
+depthwise convolution is therefore a sum of shifted products and a grouped one a
+product of matrices; for every other platform both are XLA's own operator.
 """
 
 from collections.abc import Callable
+import functools
 import itertools
 from typing import Any
 
@@ -22,16 +23,18 @@ from jaxtyping import Array, Float
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.types import Activation
 
-# He et al. 2015 (arXiv:1502.01852, Eq. 10 and 14): the two choices of fan.
+# Initialisers of He et al. 2015 (arXiv:1502.01852): fan-out is their Eq. 14,
+# fan-in their Eq. 10.
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 kaiming_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
-# PyTorch's default, uniform within 1 / sqrt(fan_in) (nn.Conv2d, nn.Linear).
+# PyTorch's default initialiser of nn.Conv2d and nn.Linear, uniform within
+# +-1 / sqrt(fan_in).
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def torch_uniform_bias(fan_in: int):
-  """PyTorch's default bias, drawn from the same interval as the weights."""
+  """Returns PyTorch's default bias initialiser: the interval of the weights."""
 
   def init(key, shape, dtype=jnp.float32):
     limit = fan_in**-0.5
@@ -41,7 +44,7 @@ def torch_uniform_bias(fan_in: int):
 
 
 def symmetric_padding(kernel_size: int, dilation: int = 1):
-  """Pads an odd kernel so that stride 1 keeps the size: ((p, p), (p, p))."""
+  """Returns the padding ((p, p), (p, p)) that keeps the size at stride 1."""
   pad = dilation * (kernel_size - 1) // 2
   return ((pad, pad), (pad, pad))
 
@@ -58,19 +61,44 @@ def convolve(
   """Convolves in the formulation that suits the platform.
 
   Args:
-    x: input, `c = groups * i`.
-    kernel: square; feature j belongs to group `j // (f / groups)`.
-    strides: of the output grid.
-    dilation: spacing of the taps.
-    padding: None for symmetric, or what `lax.conv` takes.
-    groups: channel groups.
+    x: Input, with `c = groups * i` channels.
+    kernel: Square kernel; feature j belongs to group `j // (f / groups)`.
+    strides: Spacing of the output pixels, in input pixels.
+    dilation: Spacing of the taps.
+    padding: Padding as `lax.conv_general_dilated` takes it, or None for
+      symmetric padding.
+    groups: Number of channel groups.
   """
   if padding is None:
     padding = symmetric_padding(kernel.shape[0], dilation)
-  if groups > 1 and jax.default_backend() == "cpu":
+  if not isinstance(padding, str):
+    padding = tuple(map(tuple, padding))
+  settings = (strides, dilation, padding, groups)
+  if groups == 1:
+    return _by_primitive(x, kernel, *settings)
+  return _by_platform(x, kernel, *settings)
+
+
+# Outside of jit, the compiled function is kept for the next call.
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _by_platform(x, kernel, strides: int, dilation: int, padding, groups: int):
+  """Computes a grouped convolution in the formulation for the platform."""
+
+  def by_taps(x, kernel):
     taps = _taps(x, kernel.shape[0], strides, dilation, padding)
     depthwise = groups == x.shape[-1] == kernel.shape[-1]
     return _shifted_sum(taps, kernel) if depthwise else _grouped(taps, kernel)
+
+  def by_primitive(x, kernel):
+    return _by_primitive(x, kernel, strides, dilation, padding, groups)
+
+  return jax.lax.platform_dependent(
+    x, kernel, cpu=by_taps, default=by_primitive
+  )
+
+
+def _by_primitive(x, kernel, strides: int, dilation: int, padding, groups: int):
+  """Convolves by XLA's own operator."""
   return jax.lax.conv_general_dilated(
     x,
     kernel,
@@ -83,7 +111,7 @@ def convolve(
 
 
 def _taps(x, k: int, strides: int, dilation: int, padding) -> list[jax.Array]:
-  """What each of the `k * k` taps sees: arrays `[n, ho, wo, c]`."""
+  """Returns the input of each of the `k * k` taps, as `[n, ho, wo, c]`."""
   span = dilation * (k - 1) + 1
   if isinstance(padding, str):
     padding = jax.lax.padtype_to_pads(
@@ -105,7 +133,7 @@ def _taps(x, k: int, strides: int, dilation: int, padding) -> list[jax.Array]:
 
 
 def _shifted_sum(taps, kernel):
-  """A depthwise convolution, one tap after the other, added in float32."""
+  """Computes a depthwise convolution tap by tap, accumulated in float32."""
   wide = jnp.promote_types(kernel.dtype, jnp.float32)
   weights = kernel.reshape(len(taps), -1).astype(wide)
   total = sum(tap * weights[t] for t, tap in enumerate(taps))
@@ -113,7 +141,7 @@ def _shifted_sum(taps, kernel):
 
 
 def _grouped(taps, kernel):
-  """A grouped convolution, as one matrix product for each group."""
+  """Computes a grouped convolution as one matrix product for each group."""
   n, h, w, c = taps[0].shape
   k, _, i, features = kernel.shape
   groups = c // i
@@ -127,13 +155,21 @@ def _grouped(taps, kernel):
 
 
 class Conv(nn.Module):
-  """A 2-D convolution `[n, h, w, c] -> [n, h', w', features]`.
+  """2-D convolution `[n, h, w, c] -> [n, h', w', features]`.
 
   Attributes:
-    features: output channels.
-    kernel_size: side of the square kernel.
-    padding: None for symmetric, or what `lax.conv` takes.
-    groups: channel groups; `groups == c` is a depthwise convolution.
+    features: Number of output channels.
+    kernel_size: Side of the square kernel.
+    strides: Spacing of the output pixels, in input pixels.
+    dilation: Spacing of the taps.
+    padding: Padding as `lax.conv_general_dilated` takes it, or None for
+      symmetric padding.
+    groups: Number of channel groups; `groups == c` is a depthwise convolution.
+    use_bias: Whether to add a bias.
+    kernel_init: Initialiser of the kernel `[k, k, c / groups, features]`.
+    bias_init: Initialiser of the bias.
+    dtype: Computation dtype; None follows the input and the parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   features: int
@@ -171,13 +207,23 @@ class Conv(nn.Module):
 
 
 class ConvNormAct(nn.Module):
-  """Convolution, normalisation, activation: the brick of most networks.
+  """Convolution, normalisation and activation, in this order.
 
   Attributes:
-    use_bias: None means a bias only where there is no norm.
-    conv: `Conv`, or what takes its place, such as `DeformableConv`.
-    norm: factory of a normalisation, or None.
-    act: activation, or None.
+    features: Number of output channels.
+    kernel_size: Side of the square kernel.
+    strides: Spacing of the output pixels, in input pixels.
+    dilation: Spacing of the taps.
+    padding: Padding of the convolution; None is its default.
+    groups: Number of channel groups.
+    use_bias: Whether to add a bias; None adds one only if there is no norm.
+    norm: Factory of the normalisation; None omits it.
+    act: Activation; None omits it.
+    kernel_init: Initialiser of the kernel.
+    conv: Factory of the convolution: `Conv` or a substitute such as
+      `DeformableConv`.
+    dtype: Computation dtype.
+    param_dtype: Dtype of the parameters.
   """
 
   features: int

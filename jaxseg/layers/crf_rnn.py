@@ -1,19 +1,21 @@
-"""CRF-RNN: mean field as a layer that learns (Zheng et al. 2015, Sec. 4-5).
+"""CRF-RNN: mean field as a trainable layer (Zheng et al. 2015, Sec. 4-5).
 
-The idea (their Fig. 1): an iteration of mean field is a stack of common
-layers, so that T of them, with shared parameters, are a recurrent network
-which backpropagation trains together with the network that makes the unaries:
+The idea (their Fig. 1): an iteration of mean field is a stack of common layers,
+so T iterations with shared parameters are a recurrent network. Backpropagation
+trains it together with the network that computes the unaries:
 
   Q <- softmax(H)
   M <- K_s filter_s(Q) + K_b filter_b(Q)     weighting filter outputs
   H <- U - C M                               compatibility transform, unaries
 
-U are the network's logits; filter_s and filter_b the spatial and bilateral
-Gaussian filters of a dense CRF, normalised after filtering. K_s and K_b
-[k, k] start as the identity and the compatibility C [k, k] as minus the
+U are the logits of the network. filter_s and filter_b are the spatial and the
+bilateral Gaussian filter of a dense CRF, normalised after filtering. K_s and
+K_b [k, k] start as the identity, the compatibility C [k, k] as minus the
 identity, as in the authors' Keras code, whose bandwidths are theta_alpha 160,
-theta_beta 3, theta_gamma 3. What comes out is H, not its softmax. The paper
-trains 5 iterations against vanishing gradients and tests with 10.
+theta_beta 3, theta_gamma 3. The output is H, not its softmax. The paper trains
+with 5 iterations, against vanishing gradients, and tests with 10.
+
+The layer is public API: apply it to the logits of any network.
 """
 
 from typing import Any
@@ -39,17 +41,19 @@ def _identity(key, shape, dtype):
 
 
 class CRFRNN(nn.Module):
-  """Refines any network's logits; trained with it.
+  """Refines the logits of any network and trains together with it.
 
   Attributes:
-    num_classes: channels of the logits.
-    iterations: of mean field, in evaluation.
-    train_iterations: in training.
-    theta_alpha: deviation in place of the bilateral kernel, in pixels.
-    theta_beta: its deviation in colour, of 0..255.
-    theta_gamma: deviation of the spatial kernel, in pixels.
-    filter: "lattice", or "exact".
-    param_dtype: of the parameters.
+    num_classes: Number of channels of the logits.
+    iterations: Mean-field iterations in evaluation.
+    train_iterations: Mean-field iterations in training.
+    theta_alpha: Standard deviation of the bilateral kernel in position, in
+      pixels.
+    theta_beta: Standard deviation of the bilateral kernel in colour, in units
+      of 0..255.
+    theta_gamma: Standard deviation of the spatial kernel, in pixels.
+    filter: Gaussian filter, "lattice" or "exact".
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -69,12 +73,15 @@ class CRFRNN(nn.Module):
     *,
     train: bool,
   ) -> Float[Array, "n h w k"]:
-    """Refined logits.
+    """Returns refined logits.
 
     Args:
-      logits: of the network, `[n, h, w, num_classes]`.
-      image: `[n, h, w, c]`, values 0..255, not normalised.
-      train: whether to run `train_iterations`.
+      logits: Logits of the network, `[n, h, w, num_classes]`.
+      image: Images `[n, h, w, c]` of values 0..255, not normalised.
+      train: Whether to run `train_iterations` instead of `iterations`.
+
+    Raises:
+      UserError: If the shapes do not fit.
     """
     if (
       logits.ndim != 4
@@ -82,11 +89,11 @@ class CRFRNN(nn.Module):
       or logits.shape != (*image.shape[:3], self.num_classes)
     ):
       raise UserError(
-        f"CRF-RNN: logits are {list(logits.shape)} and the image "
+        f"CRF-RNN: logits are {list(logits.shape)} and images "
         f"{list(image.shape)}; expected [n, h, w, {self.num_classes}] and "
-        "[n, h, w, channels] of one size"
+        "[n, h, w, channels] with equal n, h and w"
       )
-    # Its weights are the parameters below.
+    # The weights of this CRF are unused; the parameters below replace them.
     crf = CRF(
       iterations=self.train_iterations if train else self.iterations,
       spatial_std=self.theta_gamma,
@@ -109,12 +116,12 @@ class CRFRNN(nn.Module):
       unary, pixels = inputs
       return infer(unary, filters(pixels, crf), energy, crf.iterations)
 
-    # One image after the other: memory holds one lattice.
+    # Images are refined one after the other, so that memory holds one lattice.
     return jax.lax.map(refine, (logits, image))
 
 
 def _mix(
   matrix: Float[Array, "k k"], x: Float[Array, "pixels k"]
 ) -> Float[Array, "pixels k"]:
-  """The matrix times each pixel's vector."""
+  """Multiplies the vector of each pixel by a matrix."""
   return jnp.einsum("lm,pm->pl", matrix, x, precision="highest")

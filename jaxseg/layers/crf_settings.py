@@ -1,7 +1,7 @@
-"""What a dense CRF is made of, with the published numbers.
+"""Settings of a dense CRF, with the published numbers.
 
-The symbols are those of `dense_crf.py`: w1, sa, sb of the bilateral kernel,
-w2, sg of the spatial one.
+The symbols are those of `dense_crf.py`: w1, sa and sb of the bilateral kernel,
+w2 and sg of the spatial one.
 """
 
 import dataclasses
@@ -15,28 +15,32 @@ from jaxseg.errors import UserError, unknown_name
 NORMALISATIONS = ("none", "before", "after", "symmetric")
 FILTERS = ("lattice", "exact")
 
-# Strength of a kernel: a number w is a Potts model, -w where labels agree; a
-# vector v gives v(l) where both are l (negative attracts), a matrix mu(l, l'),
-# symmetrised. pydensecrf: PottsCompatibility, DiagonalCompatibility,
-# MatrixCompatibility.
+# Strength of a kernel, one of
+# - a number w: a Potts model, with energy -w where labels agree
+#   (pydensecrf's PottsCompatibility);
+# - a vector v: energy v(l) where both labels are l; negative values attract
+#   (DiagonalCompatibility);
+# - a matrix mu(l, l'), which is symmetrised (MatrixCompatibility).
 Weight = float | int | tuple[float, ...] | tuple[tuple[float, ...], ...]
 Std = float | int | tuple[float | int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class CRF:
-  """A dense CRF; hashable. The defaults are pydensecrf's example.
+  """Settings of a dense CRF; hashable. The defaults are pydensecrf's example.
 
   Attributes:
-    iterations: of mean field; 0 leaves the probabilities as they are.
-    spatial_weight: w2, or a vector or matrix (see `Weight`).
-    spatial_std: sg in pixels, one number or (y, x).
-    bilateral_weight: w1, or a vector or matrix.
-    bilateral_std: sa in pixels, one number or (y, x).
-    colour_std: sb in units of 0..255, one number or one a channel.
-    normalisation: of each kernel: "none", "before" or "after" filtering by
-      1 / n, or "symmetric", 1 / sqrt(n) on both sides.
-    filter: "lattice", or "exact" (time grows with the square of the pixels).
+    iterations: Mean-field iterations; 0 leaves the probabilities unchanged.
+    spatial_weight: Strength w2 of the spatial kernel, see `Weight`.
+    spatial_std: Standard deviation sg in pixels, one number or (y, x).
+    bilateral_weight: Strength w1 of the bilateral kernel, see `Weight`.
+    bilateral_std: Standard deviation sa in pixels, one number or (y, x).
+    colour_std: Standard deviation sb in units of 0..255, one number or one for
+      each channel.
+    normalisation: Normalisation of each kernel: "none", "before" or "after"
+      filtering by 1 / n, or "symmetric" by 1 / sqrt(n) on both sides.
+    filter: Gaussian filter, "lattice" or "exact". The time of "exact" grows
+      with the square of the number of pixels.
   """
 
   iterations: int = 5
@@ -51,16 +55,14 @@ class CRF:
   def __post_init__(self):
     if self.iterations < 0:
       raise UserError(
-        f"CRF: iterations={self.iterations}; expected 0 or more, 5 to 10 are "
-        "usual"
+        f"CRF: iterations={self.iterations}; expected 0 or more (5 to 10 are "
+        "usual)"
       )
     for name in ("spatial_std", "bilateral_std", "colour_std"):
       stds = getattr(self, name)
-      # Written so that NaN fails as well.
+      # NaN fails these comparisons too.
       if not all(0 < std < math.inf for std in np.atleast_1d(stds)):
-        raise UserError(
-          f"CRF: {name}={stds}; a bandwidth is a finite number above 0"
-        )
+        raise UserError(f"CRF: {name}={stds}; expected a finite number above 0")
       if name != "colour_std" and np.size(stds) not in (1, 2):
         raise UserError(f"CRF: {name}={stds}; expected one number or (y, x)")
     for name in ("spatial_weight", "bilateral_weight"):
@@ -88,13 +90,13 @@ def _check_weight(name: str, weight: Weight) -> None:
   square = array.ndim < 2 or (array.ndim == 2 and len(set(array.shape)) == 1)
   if not square or not np.isfinite(array).all():
     raise UserError(
-      f"CRF: {name}={weight}; expected a finite number, one a class, or a "
-      "square matrix of them"
+      f"CRF: {name}={weight}; expected a finite number, one for each class, or "
+      "a square matrix of them"
     )
 
 
 def _text(value: Any) -> str:
-  """A field as `parse` reads it."""
+  """Formats a field as `parse` reads it."""
   if isinstance(value, tuple):
     return "x".join(map(_text, value))
   return value if isinstance(value, str) else f"{value:g}"
@@ -110,10 +112,11 @@ def _published(w1: float, sa: float, sb: float, sg: float = 3.0) -> CRF:
   )
 
 
-# Published settings, w1 sa sb; all have w2 = 3. DeepLab: Chen et al. 2015, the
-# parameters released with each variant; "dense_inference" is what their tool
-# does without arguments; "deeplab_v2" is the ResNet port's, whose spatial
-# deviation is 1. DeconvNet: Noh et al. 2015, its inference code.
+# Published settings (w1, sa, sb); all have w2 = 3.
+# - "dense_inference": defaults of the tool of Chen et al. 2015 (DeepLab).
+# - "deeplab_v1...": parameters released with each of their variants.
+# - "deeplab_v2": parameters of the ResNet port, whose sg is 1.
+# - "deconvnet": inference code of Noh et al. 2015 (DeconvNet).
 SETTINGS = {
   "pydensecrf": CRF(),
   "dense_inference": _published(10.0, 60.0, 20.0),
@@ -130,13 +133,14 @@ SETTINGS = {
 
 
 def parse(text: str) -> CRF | None:
-  """Reads "NAME", "key=value,..." or "NAME,key=value,..."; "" is no CRF.
+  """Parses "NAME", "key=value,..." or "NAME,key=value,..."; "" means no CRF.
 
-  Without a name the keys change `CRF()`. Bandwidths that differ by axis or
-  channel are joined by an x: "deeplab_v2,iterations=5,colour_std=3x3x5".
+  Without a name, the keys change the defaults of `CRF`. Bandwidths that differ
+  by axis or channel are joined by "x", for example
+  "deeplab_v2,iterations=5,colour_std=3x3x5".
 
   Raises:
-    UserError: an unknown name or key, or a value that is none.
+    UserError: If a name or key is unknown, or a value cannot be parsed.
   """
   words = [word.strip() for word in text.split(",")]
   if words == [""]:
@@ -163,7 +167,7 @@ def _stds(text: str) -> Std:
   return numbers if len(numbers) > 1 else numbers[0]
 
 
-# What each key expects, and how it is read.
+# Maps each key to a description of its values and to their parser.
 _READERS = {
   "iterations": ("NUMBER", int),
   "spatial_weight": ("NUMBER", float),

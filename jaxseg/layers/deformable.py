@@ -1,25 +1,26 @@
 """Deformable convolution, v1 and v2, in pure JAX.
 
 The idea (Dai et al. 2017, arXiv:1703.06211, Eq. 2-4): each tap p_k of the
-kernel reads the input at p + p_k + dp_k, where the offset dp_k is itself
-computed from the input, by bilinear sampling:
+kernel reads the input at p + p_k + dp_k by bilinear sampling, where the offset
+dp_k is itself computed from the input:
 
   y(p) = sum_k w_k x(p + p_k + dp_k) m_k.
 
 v1 has m_k = 1; v2 (Zhu et al. 2018, arXiv:1811.11168, Eq. 1) learns the
-modulation m_k = sigmoid(...). Both start with offsets of zero, the plain
-convolution (v2: half of it, since sigmoid(0) = 1/2).
+modulation m_k = sigmoid(...). Initial offsets are zero, so that v1 starts as
+the plain convolution and v2 as half of it, since sigmoid(0) = 1/2.
 
-Layout and boundary are those of torchvision.ops.deform_conv2d: offset channel
-`2 (g k^2 + t)` is dy and the next one dx of tap t (row-major) in offset group
-g; mask channel `g k^2 + t`; pixels outside the image count as zero, each of
-the four neighbours by itself.
+Layout and border rule are those of torchvision.ops.deform_conv2d. Offset
+channel `2 (g k^2 + t)` is dy, and the next one dx, of tap t (row-major) in
+offset group g; the mask channel is `g k^2 + t`. Each of the four neighbours of
+a position counts as zero if it lies outside the image.
 
-Taps are summed one at a time and recomputed for the gradient, so that memory
-holds a few sampled copies of the input, where an im2col would hold k^2.
+Taps are summed one at a time and recomputed for the gradient. Memory then holds
+a few sampled copies of the input, whereas im2col would hold k^2 of them.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -28,43 +29,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
+from jaxseg.layers.bilinear import sample_bilinear
 from jaxseg.layers.conv import Conv, kaiming_fan_out
 
 
-def sample_bilinear(
-  x: Float[Array, "n g h w c"],
-  row: Float[Array, "n g *grid"],
-  column: Float[Array, "n g *grid"],
-) -> Float[Array, "n g *grid c"]:
-  """`x` at fractional positions; zero outside, neighbour by neighbour."""
-  h, w, c = x.shape[2:]
-  flat = x.reshape(*x.shape[:2], h * w, c)
-  # From one pixel outside on, all is zero: nothing far away overflows.
-  row, column = jnp.clip(row, -1, h), jnp.clip(column, -1, w)
-  top, left = jnp.floor(row), jnp.floor(column)
-  down, right = row - top, column - left
-
-  # One neighbour after the other, each gathered again for the gradient: half
-  # the memory of four at once, and no slower.
-  @jax.checkpoint
-  def add_neighbour(total, neighbour):
-    i, j = neighbour
-    weight = jnp.where(i, down, 1 - down) * jnp.where(j, right, 1 - right)
-    r, s = top.astype(jnp.int32) + i, left.astype(jnp.int32) + j
-    inside = (r >= 0) & (r < h) & (s >= 0) & (s < w)
-    index = jnp.where(inside, r * w + s, 0)
-    value = jax.vmap(jax.vmap(lambda plane, at: plane[at]))(flat, index)
-    weight = jnp.where(inside, weight, 0)
-    return total + weight[..., None] * value, None
-
-  precise = jnp.promote_types(x.dtype, row.dtype)
-  neighbours = jnp.asarray([(0, 0), (0, 1), (1, 0), (1, 1)])
-  total = jnp.zeros((*row.shape, c), precise)
-  return jax.lax.scan(add_neighbour, total, neighbours)[0]
-
-
 def _tap_grids(x, kernel, strides, padding, dilation):
-  """Undeformed positions: `[taps, ho]` rows and `[taps, wo]` columns."""
+  """Returns undeformed positions: `[taps, ho]` rows, `[taps, wo]` columns."""
   grids = []
   for size, k in zip(x.shape[1:3], kernel.shape[:2], strict=True):
     pad = dilation * (k - 1) // 2 if padding is None else padding
@@ -91,17 +61,18 @@ def deform_conv2d(
   """Convolves `x` at displaced positions.
 
   Args:
-    x: input.
-    offset: displacement in input pixels, `2 * offset_groups * kh * kw`
-      channels; never computed in less than float32.
-    kernel: `i = c / groups`.
-    mask: modulation, `offset_groups * kh * kw` channels; None is all ones.
-    strides: of the output grid.
-    padding: rows and columns of zeros on every side; None keeps the size at
+    x: Input.
+    offset: Displacements in input pixels, `2 * offset_groups * kh * kw`
+      channels. Positions are computed in float32 or wider.
+    kernel: Kernel, with `i = c / groups`.
+    mask: Modulation, `offset_groups * kh * kw` channels; None means ones.
+    strides: Spacing of the output pixels, in input pixels.
+    padding: Rows and columns of zeros on every side; None keeps the size at
       stride 1.
-    dilation: spacing of the undeformed taps.
-    groups: channel groups of the kernel.
-    offset_groups: contiguous blocks of channels with offsets of their own.
+    dilation: Spacing of the undeformed taps.
+    groups: Number of channel groups of the kernel.
+    offset_groups: Number of contiguous blocks of channels with offsets of their
+      own.
   """
   n, _, _, c = x.shape
   kh, kw, _, features = kernel.shape
@@ -117,16 +88,18 @@ def deform_conv2d(
   row = rows[:, None, None, :, None] + offset[..., 0]
   column = columns[:, None, None, None, :] + offset[..., 1]
   scale = None if mask is None else by_tap(mask)
-  # Offset groups are planes of their own: [n, groups, h, w, c / groups].
+  # Each offset group is a plane of its own: [n, groups, h, w, c / groups].
   planes = jnp.moveaxis(
     x.reshape(*x.shape[:3], offset_groups, c // offset_groups), 3, 1
   )
 
-  # Without the checkpoint every tap's samples would be kept for the gradient.
+  sample = jax.vmap(jax.vmap(functools.partial(sample_bilinear, border="zero")))
+
+  # Without the checkpoint, the gradient would keep the samples of every tap.
   @jax.checkpoint
   def add_tap(total, tap):
     row, column, scale, weight = tap
-    sampled = sample_bilinear(planes, row, column)
+    sampled = sample(planes, row, column)
     if scale is not None:
       sampled = sampled * scale[..., None]
     sampled = jnp.moveaxis(sampled, 1, 3).astype(x.dtype)
@@ -147,15 +120,25 @@ def deform_conv2d(
 
 
 class DeformableConv(nn.Module):
-  """A convolution that learns where to look; takes the place of `Conv`.
+  """Convolution with learned offsets, a substitute for `Conv`.
 
   Attributes:
-    features: output channels.
-    modulated: v2, with a sigmoid mask.
-    offset_groups: blocks of input channels that move independently.
-    offset_dilation: dilation of the convolution that computes the offsets;
-      None is 1 for v1 (the authors' DeepLab) and `dilation` for v2.
-    mask_scale: factor on the sigmoid; 2.0 starts as the plain convolution.
+    features: Number of output channels.
+    kernel_size: Side of the square kernel.
+    strides: Spacing of the output pixels, in input pixels.
+    dilation: Spacing of the undeformed taps.
+    groups: Number of channel groups.
+    modulated: Whether to multiply taps by a sigmoid mask (v2).
+    offset_groups: Number of blocks of input channels with offsets of their own.
+    offset_dilation: Dilation of the convolution that computes the offsets; None
+      means 1 for v1 (as in the authors' DeepLab) and `dilation` for v2.
+    mask_scale: Factor on the sigmoid; with 2.0, v2 starts as the plain
+      convolution.
+    use_bias: Whether to add a bias.
+    kernel_init: Initialiser of the kernel; offsets start at zero.
+    bias_init: Initialiser of the bias.
+    dtype: Computation dtype; offsets are computed in float32 or wider.
+    param_dtype: Dtype of the parameters.
   """
 
   features: int
@@ -185,14 +168,15 @@ class DeformableConv(nn.Module):
       strides=self.strides,
       dilation=offset_dilation,
       kernel_init=nn.initializers.zeros_init(),
-      # A bfloat16 offset of 16 pixels would be right to 1/16 pixel.
+      # A bfloat16 offset of 16 pixels would be off by up to 1/16 of a pixel.
       dtype=jnp.promote_types(x.dtype, jnp.float32),
       param_dtype=self.param_dtype,
       name="offset",
     )(x)
     mask = None
     if self.modulated:
-      # The first 2 k^2 channels move, the last k^2 weigh (v2, Sec. 3.2).
+      # The first 2 k^2 channels are offsets, the last k^2 modulations (v2,
+      # Sec. 3.2).
       mask = self.mask_scale * nn.sigmoid(offset[..., 2 * taps :])
       offset = offset[..., : 2 * taps]
     shape = (k, k, x.shape[-1] // self.groups, self.features)

@@ -1,9 +1,9 @@
 """The dense layers of a classifier, as convolutions.
 
-The idea (Long et al. 2015, arXiv:1411.4038, Sec. 3.1, Fig. 2): a dense layer
-on a 7x7 map is a 7x7 convolution that happens to have one position. Read so,
-the classifier takes images of any size and gives a map of scores. FCN, the
-DeepLabs and DilatedNet keep VGG's fc6 and fc7 this way.
+The idea (Long et al. 2015, arXiv:1411.4038, Sec. 3.1, Fig. 2): a dense layer on
+a 7x7 map is a 7x7 convolution with a single output position. Applied as a
+convolution, the classifier accepts images of any size and returns a map of
+scores. FCN, the DeepLabs and DilatedNet keep VGG's fc6 and fc7 this way.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,19 @@ from jaxseg.types import Activation
 
 
 class DenseConvHead(nn.Module):
-  """fc6 and fc7: `[n, h, w, c]` to `[n, h', w', features]`.
+  """The layers fc6 and fc7, `[n, h, w, c] -> [n, h', w', features]`.
 
   Attributes:
-    features: of both layers; VGG's 4096.
-    kernel_size: side of fc6; fc7 is 1x1.
-    dilation: of fc6, which keeps its kernel when the map gets denser.
-    padding: of fc6, on every side; None keeps the size.
-    dropout_rate: after each layer.
+    features: Number of channels of both layers; VGG has 4096.
+    kernel_size: Side of the kernel of fc6; the kernel of fc7 is 1x1.
+    dilation: Dilation of fc6. A denser map needs a larger dilation for the same
+      kernel.
+    padding: Padding of fc6 on every side; None keeps the size.
+    dropout_rate: Dropout rate after each layer.
+    act: Activation of both layers.
+    kernel_init: Initialiser of both kernels.
+    dtype: Computation dtype.
+    param_dtype: Dtype of the parameters.
   """
 
   features: int = 4096

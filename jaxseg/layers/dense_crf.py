@@ -6,23 +6,24 @@ A labelling x of the pixels has the energy (Sec. 2, Eq. 1-3)
   k(f_i, f_j) = w1 exp(-|p_i - p_j|^2 / 2 sa^2 - |I_i - I_j|^2 / 2 sb^2)
               + w2 exp(-|p_i - p_j|^2 / 2 sg^2),
 
-psi = -log P of a network, p the position in pixels, I the colour in 0..255:
-every pair of pixels of similar place and colour would rather have one label.
-Mean field (Sec. 3, Algorithm 1) looks for the closest product of per-pixel
-distributions Q; it starts at P and repeats
+where psi = -log P of a network, p is the position in pixels and I the colour in
+0..255. It favours equal labels for every pair of pixels that are close and of
+similar colour. Mean field (Sec. 3, Algorithm 1) looks for the closest product
+of per-pixel distributions Q; it starts at P and repeats
 
   Q_i(l) = softmax_l( -psi_i(l) - sum_m sum_l' mu_m(l, l') sum_j k_m(f_i, f_j)
   Q_j(l') ).
 
-The inner sum is a Gaussian filter of Q in the space of f: `exact`, all pairs
-in blocks of rows, n^2 time and no approximation, or on the permutohedral
-`lattice`, in time linear in n. Both are differentiable in all but f.
+The inner sum is a Gaussian filter of Q in the space of f. The `exact` filter
+sums all pairs in blocks of rows, in time n^2 and without approximation; the
+permutohedral `lattice` takes time linear in n. Both are differentiable in all
+inputs except f.
 
-Conventions are pydensecrf's: the sum over j includes i; each kernel is
+Conventions are pydensecrf's: the sum over j includes i. Each kernel is
 normalised by n_i = sum_j k(f_i, f_j), by default symmetrically, k / sqrt(n_i
-n_j), which is part of what a weight means; features in the order y, x, r, g,
-b. Its kernel types (CONST, DIAG, FULL) differ in what can be trained, not in
-inference.
+n_j), which changes the meaning of a weight. Features are in the order y, x, r,
+g, b. pydensecrf's kernel types (CONST, DIAG, FULL) differ in their trainable
+parameters, not in inference.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,8 +38,8 @@ from jaxseg.errors import UserError
 from jaxseg.layers import permutohedral
 from jaxseg.layers.crf_settings import CRF, Std
 
-TINY = 1e-20  # added to n_i, as in DenseCRF's pairwise.cpp
-PAIRS = 2**22  # of pixels that the exact filter holds at a time
+TINY = 1e-20  # Added to n_i, as in DenseCRF's pairwise.cpp.
+PAIRS = 2**22  # Pairs of pixels that the exact filter holds at a time.
 
 Filter = Callable[[jax.Array], jax.Array]
 Energy = Callable[[Sequence[jax.Array]], jax.Array]
@@ -52,24 +53,24 @@ def mean_field(
   spatial_weight: Float[Array, "..."] | None = None,
   bilateral_weight: Float[Array, "..."] | None = None,
 ) -> Float[Array, "..."]:
-  """The logarithm of Q after `crf.iterations` rounds of mean field.
+  """Returns the logarithm of Q after `crf.iterations` rounds of mean field.
 
-  A pure function of static shapes: jit it, differentiate it with respect to
-  the probabilities and the weights. Images of a batch are treated one after
-  the other, so that memory holds one lattice.
+  This is a pure function of static shapes, differentiable in the probabilities
+  and the weights. Images of a batch are processed one after the other, so that
+  memory holds one lattice.
 
   Args:
-    log_probability: `[n, h, w, k]` or `[h, w, k]`, of the network; -inf is a
-      label that is out of the question. Logits do as well.
-    image: `[n, h, w, c]` or `[h, w, c]`, values 0..255.
-    crf: the model.
-    spatial_weight: replaces `crf.spatial_weight`, as an array to learn: `[]`,
-      `[k]` or `[k, k]`.
-    bilateral_weight: likewise.
+    log_probability: Log-probabilities of the network, `[n, h, w, k]` or `[h, w,
+      k]`; -inf excludes a label. Logits give the same result.
+    image: Images `[n, h, w, c]` or `[h, w, c]` of values 0..255.
+    crf: Settings.
+    spatial_weight: Array `[]`, `[k]` or `[k, k]` that replaces
+      `crf.spatial_weight`, for example to train it.
+    bilateral_weight: Array that replaces `crf.bilateral_weight`.
 
   Raises:
-    UserError: shapes that do not go together; NaN probabilities, where their
-      values are known, i.e. outside of jit.
+    UserError: If shapes do not fit, or, outside of jit, if a probability is
+      NaN.
   """
   weights = {
     "spatial_weight": spatial_weight,
@@ -113,13 +114,14 @@ def infer(
   energy: Energy,
   iterations: int,
 ) -> Float[Array, "h w k"]:
-  """Mean field; returns logits, whose softmax is Q.
+  """Runs mean field and returns logits, whose softmax is Q.
 
   Args:
-    unary: -psi, i.e. logits or log-probabilities.
-    kernels: Gaussian filters of `[pixels, k]`.
-    energy: pairwise energy `[pixels, k]` of the filtered Q of each kernel.
-    iterations: how often Q is updated.
+    unary: Logits or log-probabilities, i.e. -psi.
+    kernels: Gaussian filters of `[pixels, k]` values.
+    energy: Function from Q filtered by each kernel to the pairwise energy
+      `[pixels, k]`.
+    iterations: Number of updates of Q.
   """
   start = unary.reshape(-1, unary.shape[-1]).astype(jnp.float32)
 
@@ -134,17 +136,17 @@ def infer(
 def pairwise(
   message: Float[Array, "pixels k"], weight: Array
 ) -> Float[Array, "pixels k"]:
-  """Energy of each label given the filtered Q (see `Weight`)."""
+  """Returns the energy of each label for a filtered Q (see `Weight`)."""
   if weight.ndim == 0:
     return -weight * message
   if weight.ndim == 1:
     return weight * message
-  # Symmetric, so that its side does not matter.
+  # A symmetric matrix may multiply from either side.
   return jnp.matmul(message, (weight + weight.T) / 2, precision="highest")
 
 
 def filters(image: Num[Array, "h w c"], crf: CRF) -> tuple[Filter, Filter]:
-  """The normalised spatial and bilateral filter of `[h w, k]` values."""
+  """Returns the normalised spatial and bilateral filter of `[h w, k]`."""
   return tuple(
     _normalised(features, crf)
     for features in (
@@ -157,7 +159,7 @@ def filters(image: Num[Array, "h w c"], crf: CRF) -> tuple[Filter, Filter]:
 def spatial_features(
   size: tuple[int, int], std: Std
 ) -> Float[Array, "pixels 2"]:
-  """Rows and columns in standard deviations."""
+  """Returns rows and columns in standard deviations."""
   y, x = (
     jax.lax.broadcasted_iota(jnp.float32, size, axis) / np.float32(s)
     for axis, s in enumerate(np.broadcast_to(std, 2))
@@ -170,7 +172,7 @@ def bilateral_features(
   std: Std,
   colour_std: Std,
 ) -> Float[Array, "pixels c+2"]:
-  """Rows, columns and colours in standard deviations."""
+  """Returns rows, columns and colours in standard deviations."""
   h, w, c = image.shape
   colour = image.astype(jnp.float32) / np.broadcast_to(
     np.float32(colour_std), c
@@ -180,7 +182,7 @@ def bilateral_features(
 
 
 def _normalised(features: Float[Array, "pixels d"], crf: CRF) -> Filter:
-  """A Gaussian filter with the normalisation of `pairwise.cpp`."""
+  """Returns a Gaussian filter normalised as in DenseCRF's pairwise.cpp."""
   features = jax.lax.stop_gradient(features)
   if crf.filter == "exact":
     gaussian = functools.partial(exact_filter, features)
@@ -202,16 +204,16 @@ def _normalised(features: Float[Array, "pixels d"], crf: CRF) -> Filter:
 def exact_filter(
   features: Float[Array, "n d"], values: Float[Array, "n k"]
 ) -> Float[Array, "n k"]:
-  """sum_j exp(-|f_i - f_j|^2 / 2) v_j over all pairs, block by block."""
+  """Returns sum_j exp(-|f_i - f_j|^2 / 2) v_j, computed in blocks of rows."""
   n, d = features.shape
   block = min(max(PAIRS // n, 1), n)
   blocks = -(-n // block)
   padded = jnp.pad(features, ((0, blocks * block - n), (0, 0)))
 
-  # Recomputed for the gradient: nothing of size n^2 is ever kept.
+  # The gradient recomputes each block, so nothing of size n^2 is stored.
   @jax.checkpoint
   def rows(part):
-    # Differences first: |a|^2 + |b|^2 - 2ab loses the digits of near points.
+    # |a|^2 + |b|^2 - 2ab would lose the digits of points that are close.
     distance = sum(
       jnp.square(part[:, None, i] - features[None, :, i]) for i in range(d)
     )
@@ -222,18 +224,18 @@ def exact_filter(
 
 
 def _check(log_probability, image, crf: CRF, weights) -> None:
-  """Refuses what cannot be meant."""
+  """Raises UserError for shapes that do not fit and for NaN."""
   p, i = log_probability.shape, image.shape
   if len(p) not in (3, 4) or len(i) != len(p) or p[:-1] != i[:-1] or not p[-1]:
     raise UserError(
       f"CRF: log_probability is {list(p)} and image {list(i)}; expected "
-      "[n, h, w, classes] and [n, h, w, channels] (or both without n) of one "
+      "[n, h, w, classes] and [n, h, w, channels], or both without n, of equal "
       "size"
     )
   if np.size(crf.colour_std) not in (1, i[-1]):
     raise UserError(
       f"CRF: colour_std={crf.colour_std} for images of {i[-1]} channels; "
-      "expected one number or one a channel"
+      "expected one number, or one for each channel"
     )
   for name, weight in weights.items():
     if weight.ndim > 2 or set(weight.shape) - {p[-1]}:
@@ -249,7 +251,7 @@ def _check(log_probability, image, crf: CRF, weights) -> None:
     bad = np.argwhere(np.isnan(np.asarray(log_probability)))[0]
     raise UserError(
       f"CRF: log_probability{bad.tolist()} is NaN; expected log-probabilities "
-      "(-inf is allowed), so look for what the network divides by zero"
+      "(-inf is allowed). Check the network for a division by zero"
     )
 
 
@@ -264,6 +266,6 @@ def _check_bandwidths(h: int, w: int, c: int, crf: CRF) -> None:
   for name, extent in extents.items():
     if not permutohedral.fits(extent):
       raise UserError(
-        f"CRF: {name} is too small for the lattice on {h}x{w} pixels; "
-        "use a larger one, or filter='exact'"
+        f"CRF: {name} is too small for the lattice on {h}x{w} pixels; use a "
+        "larger one, or filter='exact'"
       )

@@ -1,11 +1,11 @@
 """Local response normalisation (Krizhevsky et al. 2012, Sec. 3.3).
 
 Each value is divided by a power of the energy of its neighbours across
-channels, as Caffe's LRN layer ("ACROSS_CHANNELS") computes it:
+channels, as in Caffe's LRN layer ("ACROSS_CHANNELS"):
 
   y_c = x_c (k + alpha / size * sum_{|j - c| <= size / 2} x_j^2)^-beta.
 
-The paper writes alpha for what is alpha / size here.
+The paper's alpha is alpha / size here.
 """
 
 import jax
@@ -21,14 +21,15 @@ def local_response_norm(
   beta: float = 0.75,
   k: float = 1.0,
 ) -> Float[Array, "*pixels c"]:
-  """Normalises across channels; equal to torch.nn.LocalResponseNorm.
+  """Normalises across channels; equals torch.nn.LocalResponseNorm.
 
   Args:
-    x: channels last.
-    size: channels in the window, odd; zeros beyond the first and last.
-    alpha: weight of the mean energy.
-    beta: exponent.
-    k: added to the energy.
+    x: Input, channels last.
+    size: Odd number of channels in the window; channels beyond the first and
+      the last count as zeros.
+    alpha: Weight of the mean energy.
+    beta: Exponent.
+    k: Constant added to the energy.
   """
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   last = x.ndim - 1

@@ -1,12 +1,13 @@
-"""Normalisation, injected into every network as `norm=`.
+"""Normalisation layers, injected into every network as `norm=`.
 
 A network calls `self.norm(name="bn")(x, train=train)`; `BatchNorm`,
-`GroupNorm` and `NoNorm` all answer to that. Under `jit` with a batch-sharded
-input `BatchNorm` is global by itself; `axis_name` is for `pmap` and
-`shard_map`, where each device sees only its own examples.
+`GroupNorm` and `NoNorm` share this interface. Under `jit` with a batch-sharded
+input, `BatchNorm` computes its statistics over the global batch. Set
+`axis_name` under `pmap` and `shard_map`, where each device sees only its own
+examples.
 
-The running variance is the biased one, as in Flax; PyTorch stores n/(n-1) of
-it (facts measured against torch.nn.BatchNorm2d in tests/layers).
+The running variance is the biased one, as in Flax; PyTorch stores n / (n - 1)
+times as much (tests/layers measures this against torch.nn.BatchNorm2d).
 """
 
 from typing import Any
@@ -22,15 +23,17 @@ class BatchNorm(nn.BatchNorm):
   """Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167, Alg. 1).
 
   Attributes:
-    momentum: share of the old running statistic kept at each step; PyTorch's
-      `momentum=0.1` is 0.9 here.
-    epsilon: added to the variance.
-    frozen: use the running statistics even when training, and never update
-      them; scale and bias still train (mask them in the optimizer to freeze).
-    axis_name: mapped axis to average statistics over, under pmap/shard_map.
-    dtype: computation dtype; statistics are always float32.
-    use_fast_variance: False computes the variance in a second pass, exact
-      where E[x^2] - E[x]^2 cancels.
+    momentum: Share of the old running statistic that each step keeps;
+      PyTorch's `momentum=0.1` is 0.9 here.
+    epsilon: Constant added to the variance.
+    frozen: Whether training, too, uses the running statistics and leaves them
+      unchanged. Scale and bias still train; mask them in the optimizer to
+      freeze them.
+    axis_name: Mapped axis to average statistics over, under pmap or shard_map.
+    dtype: Computation dtype; statistics are always float32.
+    use_fast_variance: Whether to compute the variance as E[x^2] - E[x]^2. False
+      computes it in a second pass, which is exact where that difference
+      cancels.
   """
 
   momentum: float = 0.9
@@ -41,8 +44,8 @@ class BatchNorm(nn.BatchNorm):
     """Normalises `x`.
 
     Raises:
-      UserError: in training, where a channel has a single value: less its
-        mean it is 0, whatever it was.
+      UserError: If a channel has a single value in training; subtracting the
+        mean would turn any value into 0.
     """
     learns = train and not self.frozen
     if learns and not self.is_initializing():
@@ -51,10 +54,10 @@ class BatchNorm(nn.BatchNorm):
         values *= jax.lax.axis_size(self.axis_name)
       if values == 1:
         raise UserError(
-          f"batch normalisation {'/'.join(self.scope.path)} sees one value a "
-          "channel, as of one image pooled to a single pixel; raise "
-          "train.batch_size to 2 or more, or choose norm.frozen=True or "
-          "norm.name=group"
+          f"batch normalisation {'/'.join(self.scope.path)} has one value for "
+          "each channel, for example one image pooled to a single pixel; it "
+          "needs two or more, so set train.batch_size to 2 or more, or "
+          "norm.frozen=True, or norm.name=group"
         )
     return super().__call__(x, use_running_average=not learns)
 
@@ -65,12 +68,12 @@ class GroupNorm(nn.GroupNorm):
   epsilon: float = 1e-5
 
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    del train  # The same in training and evaluation.
+    del train  # Training and evaluation compute the same.
     return super().__call__(x)
 
 
 class NoNorm(nn.Module):
-  """The identity, where a paper has no normalisation."""
+  """Identity, for networks without normalisation."""
 
   dtype: Any = None
   param_dtype: Any = jnp.float32

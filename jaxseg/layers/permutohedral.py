@@ -1,28 +1,29 @@
-"""Gaussian filtering of many dimensions on the permutohedral lattice.
+"""High-dimensional Gaussian filtering on the permutohedral lattice.
 
-The sum y_i = sum_j exp(-|f_i - f_j|^2 / 2) v_j over all pairs of n points
-costs n^2. Adams, Baek and Davis 2010 ("Fast high-dimensional filtering using
-the permutohedral lattice", Fig. 2) reach about the same in O(n d^2): the
-points are placed in a lattice of simplices in d + 1 coordinates that sum to
-zero, each value is *splatted* onto the d + 1 corners of its simplex with its
-barycentric weights, the lattice values are *blurred* by (1/2, 1, 1/2) along
-each of the d + 1 lattice directions, and *sliced* back with the same weights.
+The sum y_i = sum_j exp(-|f_i - f_j|^2 / 2) v_j over all pairs of n points costs
+n^2. Adams, Baek and Davis 2010 ("Fast high-dimensional filtering using the
+permutohedral lattice", Fig. 2) approximate it in O(n d^2). Points are placed in
+a lattice of simplices in d + 1 coordinates that sum to zero. Each value is
+*splatted* onto the d + 1 corners of its simplex with its barycentric weights,
+the values of lattice points are *blurred* by (1/2, 1, 1/2) along each of the
+d + 1 lattice directions, and *sliced* back with the same weights.
 
 Conventions are those of the DenseCRF library (permutohedral.cpp, behind
-pydensecrf), whose answers this file reproduces: features are scaled by
-sqrt(2/3) (d + 1), the expected deviation of the filter (p. 6 of the paper);
-axes are blurred in order 0..d; lattice points that no simplex touches are left
-out of the blur; the result is multiplied by 1 / (1 + 2^-d).
+pydensecrf), whose results this file reproduces. Features are scaled by
+sqrt(2/3) (d + 1), the expected deviation of the filter (p. 6 of the paper).
+Axes are blurred in order 0..d. Lattice points that no simplex touches take no
+part in the blur. The result is multiplied by 1 / (1 + 2^-d).
 
-Without a hash table: all n (d + 1) corners are sorted by their coordinates,
-so that equal ones become neighbours and get one number. Shapes are static
-(room for every corner to be a point of its own), while the loops over lattice
-points stop at the number that there are, a small share of it on images.
+There is no hash table. Instead, all n (d + 1) corners are sorted by their
+coordinates, so that equal corners become neighbours and get one number. Shapes
+are static, with room for every corner to be a point of its own, but loops over
+lattice points stop at their actual number, which is a small share of the room
+for images.
 
 The filter K = slice . blur_d ... blur_0 . splat is linear in the values, and
-each blur is symmetric, so K's transpose is the same filter with its axes in
-reversed order: that is the gradient here. The placement of the points is
-constant to it; there is no gradient with respect to the features.
+each blur is symmetric. The transpose of K is therefore the same filter with its
+axes in reversed order, and serves as its gradient. Features receive no
+gradient.
 """
 
 import functools
@@ -34,20 +35,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-BLOCK = 8192  # lattice points that a loop treats at a time
-RADIX = 2**16  # two coordinates share an int32, as shorts
-UNUSED = np.iinfo(np.int32).max  # sorts behind every point
+BLOCK = 8192  # Lattice points that a loop processes at a time.
+RADIX = 2**16  # Two coordinates share an int32, as shorts.
+UNUSED = np.iinfo(np.int32).max  # Sorts behind every point.
 
 
 class Lattice(NamedTuple):
-  """The points of a lattice around n features; p is the room for points.
+  """Points of a lattice around n features; p is the room for points.
 
   Attributes:
-    corners: lattice points around each feature.
-    weights: barycentric weight of each.
-    after: the next point along each axis, p where there is none.
-    before: the previous one.
-    count: how many points there are; the others hold nothing.
+    corners: Lattice points around each feature.
+    weights: Barycentric weight of each corner.
+    after: Next point along each axis, or p if there is none.
+    before: Previous point along each axis, or p if there is none.
+    count: Number of points; entries from `count` on are unused.
   """
 
   corners: Int[Array, "n d+1"]
@@ -58,14 +59,14 @@ class Lattice(NamedTuple):
 
 
 def scales(d: int) -> np.ndarray:
-  """Factor of each feature before it is placed (p. 5-6 of the paper)."""
+  """Returns the factors that scale features (p. 5-6 of the paper)."""
   i = np.arange(d)
   deviation = math.sqrt(2 / 3) * (d + 1)
   return (deviation / np.sqrt((i + 1) * (i + 2))).astype(np.float32)
 
 
 def fits(extent: Float[np.ndarray, "d"]) -> bool:
-  """Whether features within +-extent have coordinates that fit a short."""
+  """Returns whether coordinates of features within +-extent fit a short."""
   d = len(extent)
   f = extent * scales(d)
   largest = max(f.sum(), *(f[i:].sum() + i * f[i - 1] for i in range(1, d + 1)))
@@ -73,7 +74,7 @@ def fits(extent: Float[np.ndarray, "d"]) -> bool:
 
 
 def build(features: Float[Array, "n d"]) -> Lattice:
-  """Places points in the lattice; `features` are in standard deviations."""
+  """Builds the lattice of features, given in standard deviations."""
   features = jax.lax.stop_gradient(features.astype(jnp.float32))
   n, d = features.shape
   keys, weights = _simplices(features)
@@ -83,9 +84,9 @@ def build(features: Float[Array, "n d"]) -> Lattice:
 
 
 def _simplices(features: Float[Array, "n d"]):
-  """Corners `[n, d + 1, d]` of each point's simplex, and their weights."""
+  """Returns corners `[n, d + 1, d]` of each simplex, and their weights."""
   d = features.shape[1]
-  # Elevate to d + 1 coordinates that sum to zero (p. 5).
+  # Elevate features to d + 1 coordinates that sum to zero (p. 5).
   f = features * scales(d)
   total = jnp.zeros_like(f[:, 0])
   y = []
@@ -94,7 +95,7 @@ def _simplices(features: Float[Array, "n d"]):
     total += f[:, i]
   y = jnp.stack([total, *reversed(y)], axis=1)
 
-  # The closest point of remainder 0, where all coordinates are multiples of
+  # Find the closest point of remainder 0, whose coordinates are multiples of
   # d + 1, and the rank of each coordinate's distance to it (p. 9-10).
   multiple = jnp.round(y * np.float32(1 / (d + 1)))
   distance = y - multiple * (d + 1)
@@ -104,31 +105,32 @@ def _simplices(features: Float[Array, "n d"]):
   rank = jnp.sum(
     (other > here) | ((other == here) & earlier), axis=2, dtype=jnp.int32
   )
-  # Rounding may have left the plane of sum zero; walk back to it.
+  # Rounding may leave the plane of sum zero; move the point back to it.
   rank += jnp.sum(multiple, axis=1, dtype=jnp.int32)[:, None]
   step = (rank < 0).astype(jnp.int32) - (rank > d).astype(jnp.int32)
   rank += step * (d + 1)
   multiple += step
   distance = (y - multiple * (d + 1)) * np.float32(1 / (d + 1))
 
-  # Barycentric weights are differences of the sorted distances (p. 10).
+  # Barycentric weights are differences of sorted distances (p. 10).
   at = rank[:, :, None] == d - index
   ascending = jnp.sum(jnp.where(at, distance[:, :, None], 0), axis=1)
   weights = ascending - jnp.roll(ascending, 1, axis=1)
   weights = weights.at[:, 0].add(1)
 
-  # Corner r adds r to the d + 1 - r lowest ranks, r - (d + 1) to the others.
+  # Corner r adds r to the d + 1 - r lowest ranks and r - (d + 1) to the others.
   origin = (multiple * (d + 1)).astype(jnp.int32)
   r = index[:, None]
   wrapped = rank[:, None, :] > d - r
   keys = origin[:, None, :] + jnp.where(wrapped, r - (d + 1), r)
-  return keys[:, :, :d], weights  # The last is minus the sum of the others.
+  # The last coordinate is minus the sum of the others and is left out.
+  return keys[:, :, :d], weights
 
 
 def _pack(keys) -> list:
-  """`[m, d]` as columns of int32, two coordinates each.
+  """Packs keys `[m, d]` into int32 columns of two coordinates each.
 
-  Linear: the columns of a sum of keys are the sums of their columns.
+  Packing is linear: the columns of a sum of keys are the sums of their columns.
   """
   d = keys.shape[1]
   return [
@@ -138,7 +140,11 @@ def _pack(keys) -> list:
 
 
 def _number(columns: list[jax.Array]):
-  """Numbers equal rows alike: (number of each row, sorted points, count)."""
+  """Numbers rows so that equal rows share a number.
+
+  Returns:
+    The number of each row, the sorted points as columns, and their count.
+  """
   m = len(columns[0])
   room = -(-m // BLOCK) * BLOCK if m > BLOCK else m
   order = jnp.arange(m, dtype=jnp.int32)
@@ -158,9 +164,9 @@ def _number(columns: list[jax.Array]):
 
 
 def _neighbours(points: list[jax.Array], count: jax.Array, d: int):
-  """The next and previous point along each axis, `[d + 1, room]` each."""
+  """Returns the next and previous points along each axis, `[d + 1, room]`."""
   room = len(points[0])
-  # One step along axis i: d more in coordinate i, 1 less in all others.
+  # A step along axis i adds d to coordinate i and -1 to all others.
   steps = (d + 1) * np.eye(d + 1, d, dtype=np.int32) - 1
   steps = [step[:, None] for step in _pack(steps)]
   block = min(BLOCK, room)
@@ -176,7 +182,7 @@ def _neighbours(points: list[jax.Array], count: jax.Array, d: int):
     found = jnp.where(number < count, found, room)
     after = jax.lax.dynamic_update_slice(after, found, (0, start))
     axis = np.arange(d + 1)[:, None]
-    # The step back; there is none to write where the step leads nowhere.
+    # Write the step back; steps to a missing point are dropped.
     before = before.at[axis, found].set(number[None], mode="drop")
     return after, before
 
@@ -185,7 +191,7 @@ def _neighbours(points: list[jax.Array], count: jax.Array, d: int):
 
 
 def _binary_search(points: list[jax.Array], sought: list[jax.Array], count):
-  """Where the sought rows are among the sorted points; else their number."""
+  """Returns the index of each sought row in the points, or `room` if absent."""
   room = len(points[0])
 
   def halve(_, interval):
@@ -208,7 +214,7 @@ def _binary_search(points: list[jax.Array], sought: list[jax.Array], count):
 
 
 def _over_blocks(count: jax.Array, block: int, body, carry):
-  """`carry = body(start, carry)` for the blocks that hold `count` points."""
+  """Runs `carry = body(start, carry)` over blocks that cover `count` points."""
 
   def step(i, carry):
     return body(i * block, carry)
@@ -220,16 +226,19 @@ def _over_blocks(count: jax.Array, block: int, body, carry):
 def gaussian_filter(
   lattice: Lattice, values: Float[Array, "n k"], reverse: bool = False
 ) -> Float[Array, "n k"]:
-  """The Gaussian sum over all points, self included; differentiable in values.
+  """Returns the Gaussian sum over all points, each point itself included.
+
+  The sum is differentiable in the values.
 
   Args:
-    lattice: of the points' features.
-    values: of the points.
-    reverse: blur the axes in reversed order, which is the transpose.
+    lattice: Lattice of the features of the points.
+    values: Values of the points.
+    reverse: Whether to blur axes in reversed order, which transposes the
+      filter.
   """
   n, k = values.shape
   axes, room = lattice.after.shape
-  # The last row stands for every missing neighbour and stays zero.
+  # The last row represents every missing neighbour and stays zero.
   rows = jnp.zeros((room + 1, k), values.dtype)
   weights = lattice.weights[:, :, None].astype(values.dtype)
   rows = rows.at[lattice.corners].add(values[:, None] * weights)
@@ -241,7 +250,7 @@ def gaussian_filter(
 
 
 def _blur(lattice: Lattice, axis: int, rows: jax.Array, out: jax.Array):
-  """(1/2, 1, 1/2) along an axis, written over `out`."""
+  """Blurs `rows` by (1/2, 1, 1/2) along an axis, into the buffer `out`."""
   room, k = out.shape[0] - 1, out.shape[1]
   block = min(BLOCK, room)
 

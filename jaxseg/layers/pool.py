@@ -1,10 +1,15 @@
-"""Pooling with the padding and rounding of PyTorch and Caffe.
+"""Pooling with the padding and rounding of PyTorch and Caffe, and unpooling.
 
 - `ceil_mode` keeps the last, partial window unless it would start inside the
-  right-hand padding (PyTorch's and Caffe's rule alike).
+  right-hand padding (the rule of both PyTorch and Caffe).
 - `adaptive_avg_pool` has PyTorch's overlapping bins: bin i of n over size h
   averages rows floor(i h / n) .. ceil((i + 1) h / n).
-- Unpooling: `max_unpool` by indices, `transpose_pool` by transposition.
+- `max_unpool` unpools by indices, `transpose_pool` by transposition.
+
+The gradient of XLA's pooling window is 3 to 10 times slower on CPU than that of
+comparisons of shifted copies. When lowered for CPU, `max_pool` is therefore
+computed by such comparisons; for every other platform it is XLA's own window.
+The numbers are the same.
 """
 
 from collections.abc import Callable
@@ -21,7 +26,7 @@ import numpy as np
 def pooled_size(
   size: int, window: int, stride: int, pad: int = 0, ceil_mode: bool = False
 ) -> int:
-  """Length of a pooled axis."""
+  """Returns the length of a pooled axis."""
   span = size + 2 * pad - window
   if not ceil_mode:
     return span // stride + 1
@@ -33,7 +38,10 @@ def pooled_size(
 def pool_padding(
   size: int, window: int, stride: int, pad: int, ceil_mode: bool
 ) -> tuple[int, int]:
-  """(before, after) padding that gives `pooled_size` with floor division."""
+  """Returns the padding (before, after) that floor-mode pooling needs.
+
+  Pooling the padded axis without `ceil_mode` gives `pooled_size`.
+  """
   out = pooled_size(size, window, stride, pad, ceil_mode)
   return pad, max((out - 1) * stride + window - size - pad, 0)
 
@@ -46,26 +54,45 @@ def max_pool(
   padding: int = 0,
   ceil_mode: bool = False,
 ) -> jax.Array:
-  """Max pooling `[n, h, w, c]`; padding counts as -inf.
+  """Takes the maximum of each window of `[n, h, w, c]`.
 
-  Of equal maxima the first in reading order has the gradient.
+  The first of equal maxima, in reading order, receives the gradient.
+
+  Args:
+    x: Input.
+    window: Side of the square windows.
+    stride: Spacing of the windows; None means `window`.
+    padding: Padding on every side, which counts as -inf.
+    ceil_mode: Whether to keep partial windows at the bottom and right.
   """
   stride = window if stride is None else stride
   pads = tuple(
     pool_padding(size, window, stride, padding, ceil_mode)
     for size in x.shape[1:3]
   )
-  if jax.default_backend() != "cpu":
+  return _max_pool(x, window, stride, pads)
+
+
+# Outside of jit, the compiled function is kept for the next call.
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _max_pool(x, window: int, stride: int, pads):
+  """Takes maxima over padded windows in the formulation for the platform."""
+
+  def by_window(x):
     return nn.max_pool(x, (window, window), (stride, stride), pads)
-  x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
-  return _sliding_max(_sliding_max(x, 2, window, stride), 1, window, stride)
+
+  def by_shifts(x):
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
+    return _sliding_max(_sliding_max(x, 2, window, stride), 1, window, stride)
+
+  return jax.lax.platform_dependent(x, cpu=by_shifts, default=by_window)
 
 
 def _sliding_max(x: jax.Array, axis: int, window: int, stride: int):
-  """Maxima along one axis, by comparing shifted copies.
+  """Takes maxima along one axis by comparing shifted copies.
 
-  The same numbers as XLA's window, whose gradient is 3 to 10 times slower on
-  CPU. A maximum stands until a larger one is seen.
+  Only a larger value replaces the current maximum, so the first of equal maxima
+  is kept, as in XLA's window.
   """
   reach = (x.shape[axis] - window) // stride * stride + 1
   best, *others = (
@@ -82,16 +109,16 @@ def dilated_max_pool(
   dilation: int,
   pads: tuple[int, int],
 ) -> Float[Array, "n ho wo c"]:
-  """Max pooling at stride 1 over taps `dilation` apart.
+  """Takes the maximum over taps `dilation` pixels apart, at stride 1.
 
-  Rows, then columns, by comparing shifted copies: XLA has no gradient for a
-  dilated window.
+  XLA has no gradient for a dilated window, so shifted copies are compared along
+  rows, then along columns.
 
   Args:
-    x: input.
-    window: taps along each axis.
-    dilation: spacing of the taps.
-    pads: rows and columns of -inf (before, after).
+    x: Input.
+    window: Number of taps along each axis.
+    dilation: Spacing of the taps.
+    pads: Rows and columns of -inf added (before, after).
   """
   for axis in (1, 2):
     widths = [(0, 0)] * 4
@@ -113,7 +140,15 @@ def avg_pool(
   *,
   padding: int = 0,
 ) -> Float[Array, "n ho wo c"]:
-  """Average pooling; padding counts as zeros, partial windows are dropped."""
+  """Averages each window.
+
+  Args:
+    x: Input.
+    window: Side of the square windows.
+    stride: Spacing of the windows; None means `window`. Partial windows at the
+      bottom and right are dropped.
+    padding: Padding on every side, which counts as zeros.
+  """
   stride = window if stride is None else stride
   pads = ((padding, padding),) * 2
   return nn.avg_pool(x, (window, window), (stride, stride), pads)
@@ -122,9 +157,10 @@ def avg_pool(
 def dilated_avg_pool(
   x: Float[Array, "n h w c"], window: int, dilation: int
 ) -> Float[Array, "n h w c"]:
-  """Average pooling at stride 1 over taps `dilation` apart, of equal size.
+  """Averages over taps `dilation` pixels apart, at stride 1.
 
-  Pixel i averages i, i + dilation, ...: those of them that are inside.
+  Output pixel i averages the pixels i, i + dilation, ... that lie inside the
+  map. The size stays the same.
   """
   after = dilation * (window - 1)
   total = jax.lax.reduce_window(
@@ -144,7 +180,7 @@ def dilated_avg_pool(
 
 
 def adaptive_matrix(size: int, bins: int) -> np.ndarray:
-  """The `[bins, size]` averaging matrix of adaptive pooling."""
+  """Returns the `[bins, size]` averaging matrix of adaptive pooling."""
   matrix = np.zeros((bins, size), np.float32)
   for i in range(bins):
     start, stop = i * size // bins, -(-(i + 1) * size // bins)
@@ -153,7 +189,7 @@ def adaptive_matrix(size: int, bins: int) -> np.ndarray:
 
 
 def adaptive_avg_pool(x: jax.Array, bins: int) -> jax.Array:
-  """Averages `[n, h, w, c]` into `[n, bins, bins, c]`, overlapping bins."""
+  """Averages `[n, h, w, c]` over overlapping bins to `[n, bins, bins, c]`."""
   rows = jnp.asarray(adaptive_matrix(x.shape[1], bins), x.dtype)
   cols = jnp.asarray(adaptive_matrix(x.shape[2], bins), x.dtype)
   return jnp.einsum(
@@ -169,11 +205,11 @@ def max_pool_with_indices(
   padding: int = 0,
   ceil_mode: bool = False,
 ) -> tuple[Float[Array, "n ho wo c"], Integer[Array, "n ho wo c"]]:
-  """Max pooling, and where in its `h x w` plane each maximum stood.
+  """Takes the maximum of each window, and its index in the `h x w` plane.
 
   Returns:
     The values of `max_pool`, and flat indices `row * w + column` into the
-    unpadded plane; of equal maxima the first in reading order.
+    unpadded plane. Of equal maxima, the first in reading order counts.
   """
   stride = window if stride is None else stride
   h, w = x.shape[1:3]
@@ -186,7 +222,7 @@ def max_pool_with_indices(
     pool_padding(size, window, stride, padding, ceil_mode) for size in (h, w)
   )
   padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
-  # The first pixel of the window stands until a larger one is seen.
+  # The index starts at the first pixel of each window; larger ones replace it.
   first = np.maximum(rows, 0)[:, None] * w + np.maximum(cols, 0)
   shape = (x.shape[0], len(rows), len(cols), x.shape[3])
   best = jnp.full(shape, -jnp.inf, x.dtype)
@@ -210,14 +246,6 @@ def max_pool_with_indices(
   return best, index
 
 
-def unpooled_size(
-  size: int, window: int, stride: int | None = None, pad: int = 0
-) -> int:
-  """Length of an unpooled axis where no explicit size is given."""
-  stride = window if stride is None else stride
-  return (size - 1) * stride - 2 * pad + window
-
-
 def max_unpool(
   y: Shaped[Array, "n h w c"],
   indices: Integer[Array, "n h w c"],
@@ -225,19 +253,19 @@ def max_unpool(
   *,
   window: int | None = None,
 ) -> Shaped[Array, "n h2 w2 c"]:
-  """Puts each value where its maximum stood, zeros elsewhere.
+  """Puts each value at the position of its maximum, and zeros elsewhere.
 
-  Zeiler & Fergus 2013 (arXiv:1311.2901, Sec. 2.1); SegNet and DeconvNet.
-  Where overlapping windows had the same maximum, one of them wins.
+  Zeiler & Fergus 2013 (arXiv:1311.2901, Sec. 2.1); SegNet and DeconvNet. If
+  overlapping windows share a maximum, one of their values is kept.
 
   Args:
-    y: values to place.
-    indices: from `max_pool_with_indices`, flat in a plane of `size`.
-    size: height and width of the result, the pooled map's own: with ceil
-      mode or odd sizes it does not follow from `y`.
-    window: side of the pooling window, if windows neither overlap nor are
-      padded: each output pixel then asks its own cell, and no scatter, slow
-      on accelerators, is needed. The result is the same.
+    y: Values to place.
+    indices: Indices of `max_pool_with_indices`, flat in a plane of `size`.
+    size: Height and width of the map that was pooled. With ceil mode or odd
+      sizes it does not follow from `y`.
+    window: Side of the pooling windows, if they neither overlap nor are padded.
+      The same result is then computed without a scatter, which is slow on
+      accelerators: each output pixel compares its index with its own cell's.
   """
   n, h, w, c = y.shape
   height, width = size
@@ -252,8 +280,8 @@ def max_unpool(
 
   def spread(a):
     a = jnp.repeat(jnp.repeat(a, window, axis=1), window, axis=2)
-    # Rows that a flooring pool never read belong to no cell; the zeros there
-    # claim pixel 0, which is always in a cell of its own.
+    # Index 0 pads the rows that floor-mode pooling skipped; pixel 0 never lies
+    # in that padding.
     missing = [
       (0, max(full - got, 0))
       for full, got in zip(size, a.shape[1:3], strict=True)
@@ -266,9 +294,9 @@ def max_unpool(
 def transpose_pool(
   pool: Callable[[jax.Array], jax.Array], x: jax.Array, y: jax.Array
 ) -> jax.Array:
-  """The exact transpose of `pool` at `x`, applied to `y`.
+  """Applies the transpose of `pool`, linearised at `x`, to `y`.
 
-  For max pooling this is unpooling that adds where windows share a maximum;
-  for average pooling every value is spread evenly over its window.
+  For max pooling this is unpooling that adds the values of windows that share a
+  maximum. For average pooling it spreads every value evenly over its window.
   """
   return jax.vjp(pool, x)[1](y)[0]

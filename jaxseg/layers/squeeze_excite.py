@@ -1,8 +1,8 @@
 """Squeeze-and-excitation (Hu et al. 2018, arXiv:1709.01507, Fig. 2).
 
-The idea: average each channel over the image, let two small layers look at
-all the averages, and scale every channel by the answer. The two layers are
-1x1 convolutions with bias, as in the authors' Caffe files.
+The idea: average each channel over the image, compute one gate per channel from
+all averages with two small layers, and scale every channel by its gate. The two
+layers are 1x1 convolutions with bias, as in the authors' Caffe files.
 """
 
 from typing import Any
@@ -19,8 +19,10 @@ class SqueezeExcite(nn.Module):
   """Scales the channels of `[n, h, w, c]` by a gate in (0, 1).
 
   Attributes:
-    features: channels between the two layers; c / 16 in SENet.
-    act: activation between them.
+    features: Number of channels between the two layers; c / 16 in SENet.
+    act: Activation between the two layers.
+    dtype: Computation dtype.
+    param_dtype: Dtype of the parameters.
   """
 
   features: int

@@ -1,22 +1,27 @@
-"""Transposed convolution ("deconvolution"), and the bilinear kernel for it.
+"""Transposed convolution ("deconvolution") and its bilinear kernel.
 
 The idea (Dumoulin & Visin 2016, arXiv:1603.07285, Sec. 4): every input pixel
-stamps `x * kernel` onto an output grid `strides` times finer, and stamps add
-where they overlap. Along each axis
+adds the *stamp* `x * kernel` to an output grid that is `strides` times finer.
+Along each axis the output has
 
-  o = (i - 1) s - 2 p + d (k - 1) + 1 + output_padding,
+  o = (i - 1) s - 2 p + d (k - 1) + 1 + output_padding
 
-PyTorch's ConvTranspose2d and Caffe's Deconvolution. A kernel is stored as the
-stamp itself, `[k, k, in, out / groups]`, which is PyTorch's `[in, out /
-groups, k, k]` without a flip; `flax.linen.ConvTranspose` and
-`jax.lax.conv_transpose` read theirs flipped, and their "SAME" crops other
+pixels, as in PyTorch's ConvTranspose2d and Caffe's Deconvolution. Kernels are
+stored as the stamp itself, `[k, k, in, out / groups]`, which is PyTorch's `[in,
+out / groups, k, k]` without a flip. `flax.linen.ConvTranspose` and
+`jax.lax.conv_transpose` store flipped kernels, and their "SAME" crops other
 pixels.
 
-`k` divisible by `strides` avoids checkerboards (Odena et al. 2016): every
-output pixel then receives the same number of stamps.
+If `k` is divisible by `strides`, every output pixel receives the same number of
+stamps, which avoids checkerboards (Odena et al. 2016).
+
+On CPU, XLA's operator multiplies the zeros between the input pixels. When
+lowered for CPU, a transposed convolution is therefore one convolution for each
+phase of the output grid; for every other platform it is XLA's own operator.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -26,8 +31,6 @@ from jaxtyping import Array, Float
 import numpy as np
 
 from jaxseg.layers.conv import kaiming_fan_in
-
-PaddingPair = tuple[tuple[int, int], tuple[int, int]]
 
 
 def conv_transpose(
@@ -40,40 +43,56 @@ def conv_transpose(
   dilation: int = 1,
   groups: int = 1,
 ) -> Float[Array, "n h2 w2 f"]:
-  """Stamps `kernel` for every pixel of `x`; torch.conv_transpose2d.
+  """Adds a stamp of `kernel` for every pixel; equals torch.conv_transpose2d.
 
   Args:
-    x: input.
-    kernel: the stamp of each pair of channels; `f = o * groups`, and group g
-      reads and writes the g-th contiguous block of channels.
-    strides: output pixels between neighbouring stamps.
-    padding: rows and columns cut off on every side.
-    output_padding: rows and columns added at the bottom and right, also
-      `(rows, columns)`; they choose among the sizes a strided convolution
-      maps onto the input's.
-    dilation: spacing of the stamp's own taps.
-    groups: channel groups.
+    x: Input.
+    kernel: Stamp of each pair of channels. There are `f = o * groups` output
+      channels; group g reads and writes the g-th contiguous block of channels.
+    strides: Output pixels between neighbouring stamps.
+    padding: Rows and columns cropped on every side.
+    output_padding: Rows and columns added at the bottom and right, as one
+      number or (rows, columns). A strided convolution maps several input sizes
+      to one output size; this argument selects among them.
+    dilation: Spacing of the taps of a stamp.
+    groups: Number of channel groups.
   """
   if isinstance(output_padding, int):
     output_padding = (output_padding, output_padding)
-  if strides > 1 and dilation == 1 and jax.default_backend() == "cpu":
+  if strides == 1 or dilation > 1:
+    return _over_zeros(
+      x, kernel, strides, padding, output_padding, dilation, groups
+    )
+  return _by_platform(x, kernel, strides, padding, output_padding, groups)
+
+
+# Outside of jit, the compiled function is kept for the next call.
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _by_platform(x, kernel, strides, padding, output_padding, groups):
+  """Computes an undilated `conv_transpose` in the platform's formulation."""
+
+  def by_phases(x, kernel):
     return _phases(x, kernel, strides, padding, output_padding, groups)
-  return _over_zeros(
-    x, kernel, strides, padding, output_padding, dilation, groups
+
+  def over_zeros(x, kernel):
+    return _over_zeros(x, kernel, strides, padding, output_padding, 1, groups)
+
+  return jax.lax.platform_dependent(
+    x, kernel, cpu=by_phases, default=over_zeros
   )
 
 
 def _over_zeros(
   x, kernel, strides: int, padding: int, output_padding, dilation, groups: int
 ):
-  """As a convolution of `x` with zeros between its pixels."""
+  """Convolves `x` with zeros inserted between its pixels."""
   kh, kw, channels, out = kernel.shape
   pads = tuple(
     (dilation * (k - 1) - padding, dilation * (k - 1) - padding + extra)
     for k, extra in zip((kh, kw), output_padding, strict=True)
   )
-  # A convolution reads where a stamp writes: flip, and let group g's inputs
-  # meet only group g's outputs.
+  # A convolution reads where a stamp writes, so the kernel is flipped. The
+  # inputs of group g meet only the outputs of group g.
   kernel = kernel[::-1, ::-1].reshape(kh, kw, groups, channels // groups, out)
   kernel = kernel.transpose(0, 1, 3, 2, 4)
   return jax.lax.conv_general_dilated(
@@ -89,10 +108,11 @@ def _over_zeros(
 
 
 def _phases(x, kernel, strides: int, padding: int, output_padding, groups: int):
-  """As one convolution for each of the `strides ** 2` phases of the output.
+  """Convolves once for each of the `strides ** 2` phases of the output.
 
-  On CPU, XLA multiplies the zeros of the other formulation, all but one in
-  `strides ** 2`. Output pixel `s q + b` sums `x[q - a] kernel[s a + b]`.
+  Output pixel `s q + b` sums `x[q - a] kernel[s a + b]` over a. The other
+  formulation multiplies `strides ** 2` times as many numbers, nearly all of
+  which are zeros.
   """
   s = strides
   kh, kw, channels, out = kernel.shape
@@ -128,17 +148,24 @@ def _phases(x, kernel, strides: int, padding: int, output_padding, groups: int):
 
 
 class ConvTranspose(nn.Module):
-  """A learned `conv_transpose`, `[n, h, w, c] -> [n, h', w', features]`.
+  """Learned `conv_transpose`, `[n, h, w, c] -> [n, h', w', features]`.
 
   Attributes:
-    features: output channels.
-    kernel_size: side of the square stamp.
-    strides: upsampling factor.
-    padding: cut off on every side; `(kernel_size - strides) / 2` gives
-      exactly `strides` times the size.
-    output_padding: added at the bottom and right; also `(rows, columns)`.
-    groups: channel groups; the kernel is `[k, k, c, features / groups]`.
-    kernel_init: e.g. `bilinear_init`.
+    features: Number of output channels.
+    kernel_size: Side of the square stamp.
+    strides: Upsampling factor.
+    padding: Rows and columns cropped on every side; `(kernel_size - strides) /
+      2` gives exactly `strides` times the size.
+    output_padding: Rows and columns added at the bottom and right, as one
+      number or (rows, columns).
+    dilation: Spacing of the taps of a stamp.
+    groups: Number of channel groups.
+    use_bias: Whether to add a bias.
+    kernel_init: Initialiser of the kernel `[k, k, c, features / groups]`, such
+      as `bilinear_init`.
+    bias_init: Initialiser of the bias.
+    dtype: Computation dtype; None follows the input and the parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   features: int
@@ -178,11 +205,12 @@ class ConvTranspose(nn.Module):
 
 
 def bilinear_kernel(size: int) -> np.ndarray:
-  """The `[size, size]` stamp that interpolates bilinearly.
+  """Returns the `[size, size]` stamp that interpolates bilinearly.
 
-  A triangle of half-width f = floor((size + 1) / 2) around the kernel's
-  centre, in each axis (Caffe's BilinearFiller; FCN's surgery.upsample_filt).
-  Upsampling by s takes size `2 s - s % 2` and padding `ceil((s - 1) / 2)`.
+  Along each axis the stamp is a triangle of half-width f = floor((size + 1) /
+  2) around the centre of the kernel (Caffe's BilinearFiller; FCN's
+  surgery.upsample_filt). Upsampling by s needs size `2 s - s % 2` and padding
+  `ceil((s - 1) / 2)`.
   """
   factor = (size + 1) // 2
   centre = factor - 1 if size % 2 else factor - 0.5
@@ -193,16 +221,20 @@ def bilinear_kernel(size: int) -> np.ndarray:
 def bilinear_init(key: jax.Array, shape, dtype=jnp.float32) -> jax.Array:
   """Initialises `[k, k, in, out / groups]` to interpolate each channel.
 
-  With `groups == in` every stamp is bilinear (Caffe's filler); without
-  groups only the diagonal is, and no channel leaks into another (FCN's
+  With `groups == in` every stamp is bilinear (Caffe's filler). Without groups
+  only the stamps of the diagonal are, so that channels do not mix (FCN's
   surgery.interp).
+
+  Raises:
+    ValueError: If the number of outputs of a group is neither 1 nor `in`.
   """
-  del key  # Nothing is drawn.
+  del key  # The kernel is not random.
   k, _, channels, out = shape
   if out not in (1, channels):
     raise ValueError(
-      f"a bilinear kernel of {channels} channels keeps them: expected 1 or "
-      f"{channels} outputs a group, got {out}"
+      f"bilinear_init: a kernel of {channels} channels has {out} outputs in "
+      f"each group; expected 1 or {channels}, because a bilinear kernel does "
+      "not mix channels"
     )
   mixing = np.eye(channels) if out == channels else np.ones((channels, 1))
   kernel = bilinear_kernel(k)[:, :, None, None] * mixing
@@ -212,11 +244,11 @@ def bilinear_init(key: jax.Array, shape, dtype=jnp.float32) -> jax.Array:
 def bilinear_conv_transpose(
   x: Float[Array, "n h w c"], *, kernel_size: int, strides: int
 ) -> Float[Array, "n h2 w2 c"]:
-  """`conv_transpose` of each channel by `bilinear_kernel`, unpadded.
+  """Applies `conv_transpose` with `bilinear_kernel` to each channel, unpadded.
 
-  Such stamps are products of a column and a row, so they are laid down as
-  two matrix products, quicker by far than a convolution over the zeros
-  between pixels.
+  The bilinear stamp is the product of a column and a row. The result is
+  therefore computed as two matrix products, which is much faster than a
+  convolution over the zeros between pixels.
   """
   line = np.sqrt(np.diag(bilinear_kernel(kernel_size)))
   rows, columns = (
@@ -228,7 +260,7 @@ def bilinear_conv_transpose(
 
 
 def _stamps(line: np.ndarray, size: int, strides: int) -> np.ndarray:
-  """The `[out, size]` matrix of one axis."""
+  """Returns the `[out, size]` matrix that adds the stamps of one axis."""
   matrix = np.zeros(((size - 1) * strides + len(line), size))
   for i in range(size):
     matrix[i * strides : i * strides + len(line), i] = line

@@ -1,13 +1,18 @@
-"""Upsampling that is neither resizing, unpooling nor transposed convolution.
+"""Upsampling layers for your own networks.
 
-- `bed_of_nails`: each value on the top-left corner of its cell, zeros around.
-- `pixel_shuffle`: channels become pixels (Shi et al. 2016, arXiv:1609.05158,
+No network of jaxseg uses these layers. They are public API for everyone who
+builds a decoder or compares ways of upsampling, and complete the list:
+
+- `bed_of_nails` puts each value on the top-left corner of its cell and zeros
+  around it.
+- `pixel_shuffle` turns channels into pixels (Shi et al. 2016, arXiv:1609.05158,
   Eq. 4), in PyTorch's channel order.
-- `ResizeConv`: resize, then convolve; every output pixel is reached by
-  equally many weights, hence no checkerboard (Odena et al. 2016,
+- `ResizeConv` resizes, then convolves. Every output pixel is reached by equally
+  many weights, so there is no checkerboard (Odena et al. 2016,
   distill.pub/2016/deconv-checkerboard).
-
-Resizing lives in `resize`, unpooling in `pool`, stamps in `transposed`.
+- `layers.resize` resizes, `layers.pool` unpools by indices (`max_unpool`) or by
+  transposition (`transpose_pool`), and `layers.transposed` holds transposed
+  convolutions.
 """
 
 from typing import Any
@@ -24,7 +29,7 @@ from jaxseg.layers.resize import resize_bilinear, resize_nearest
 def bed_of_nails(
   x: Shaped[Array, "n h w c"], factor: int
 ) -> Shaped[Array, "n h2 w2 c"]:
-  """`y[i * factor, j * factor] = x[i, j]`, zero elsewhere."""
+  """Sets `y[i * factor, j * factor] = x[i, j]`, and zero elsewhere."""
   nails = (0, factor - 1, factor - 1)
   config = ((0, 0, 0), nails, nails, (0, 0, 0))
   return jax.lax.pad(x, jnp.zeros((), x.dtype), config)
@@ -37,8 +42,16 @@ def pixel_shuffle(
 
   Channel `c * factor ** 2 + i * factor + j` becomes channel c of the pixel in
   row i, column j of its cell (torch.nn.PixelShuffle).
+
+  Raises:
+    ValueError: If the channels are no multiple of `factor ** 2`.
   """
   n, h, w, c = x.shape
+  if c % factor**2:
+    raise ValueError(
+      f"pixel_shuffle: {c} channels; expected a multiple of factor ** 2 = "
+      f"{factor**2}"
+    )
   x = x.reshape(n, h, w, c // factor**2, factor, factor)
   x = x.transpose(0, 1, 4, 2, 5, 3)
   return x.reshape(n, h * factor, w * factor, c // factor**2)
@@ -48,10 +61,14 @@ class ResizeConv(nn.Module):
   """Enlarges by an integer factor, then convolves.
 
   Attributes:
-    features: output channels.
-    kernel_size: side of the convolution's kernel.
-    factor: how many times larger.
-    method: "nearest" (what Odena et al. prefer) or "bilinear".
+    features: Number of output channels.
+    kernel_size: Side of the kernel of the convolution.
+    factor: Magnification.
+    method: Way of resizing, "nearest" (preferred by Odena et al.) or
+      "bilinear".
+    use_bias: Whether to add a bias.
+    dtype: Computation dtype.
+    param_dtype: Dtype of the parameters.
   """
 
   features: int
@@ -71,7 +88,7 @@ class ResizeConv(nn.Module):
       x = resize_bilinear(x, size, align_corners=False)
     else:
       raise ValueError(
-        f"method={self.method!r}: expected 'nearest' or 'bilinear'"
+        f"ResizeConv: method={self.method!r}; expected 'nearest' or 'bilinear'"
       )
     return Conv(
       self.features,

@@ -27,6 +27,7 @@ from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.conv import Conv
 from jaxseg.layers.dense_conv import DenseConvHead
 from jaxseg.layers.norm import BatchNorm
+from jaxseg.layers.padding import reflect_pad
 from jaxseg.layers.resize import zoom_bilinear
 from jaxseg.types import Images, Outputs
 
@@ -170,13 +171,11 @@ class DilatedNet(nn.Module):
     so that the last score lies on or beyond the last pixel.
     """
     margin = self.margin()
-    for axis in (1, 2):
-      size = image.shape[axis]
+    padding = []
+    for size in image.shape[1:3]:
       scores = -(-(size - 1) // STRIDE) + 1
-      after = STRIDE * scores + margin - size
-      index = np.pad(np.arange(size), (margin, after), mode="reflect")
-      image = jnp.take(image, index, axis=axis)
-    return image
+      padding.append((margin, STRIDE * scores + margin - size))
+    return reflect_pad(image, tuple(padding))
 
   def margin(self) -> int:
     """Returns the pixels removed on each side: 186 for VGG-16 and fc6 7x7."""

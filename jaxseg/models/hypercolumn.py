@@ -38,7 +38,7 @@ from jaxseg.layers.boxes import middles, require_inside
 from jaxseg.layers.conv import Conv
 from jaxseg.layers.dense_conv import DenseConvHead
 from jaxseg.layers.norm import BatchNorm
-from jaxseg.layers.resize import bilinear_matrix, sample_bilinear
+from jaxseg.layers.resize import bilinear_matrix, resample_bilinear
 from jaxseg.types import Features, Images, Outputs
 
 LEVELS = ("pool2", "conv4", "fc7")
@@ -201,7 +201,7 @@ def cut(
     rows, columns = (
       _on_map(middles(box[i], box[i + 2], side), grid[i]) for i in (0, 1)
     )
-    return sample_bilinear(x, rows, columns)
+    return resample_bilinear(x, rows, columns)
 
   return jax.vmap(jax.vmap(one, (None, 0)))(x, boxes)
 
@@ -214,7 +214,7 @@ def upsample_to_image(
     _on_map(jnp.arange(side, dtype=jnp.float32), place)
     for side, place in zip(size, grid, strict=True)
   )
-  return jax.vmap(lambda y: sample_bilinear(y, rows, columns))(x)
+  return resample_bilinear(x, rows, columns)
 
 
 def _on_map(pixels: Float[Array, "a"], place: Grid) -> Float[Array, "a"]:

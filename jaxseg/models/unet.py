@@ -35,6 +35,7 @@ import numpy as np
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.conv import Conv, ConvNormAct, kaiming_fan_in
 from jaxseg.layers.crop import centre_crop, crop_or_pad
+from jaxseg.layers.padding import reflect_pad
 from jaxseg.layers.pool import max_pool
 from jaxseg.layers.resize import resize_bilinear
 from jaxseg.layers.transposed import ConvTranspose
@@ -66,19 +67,20 @@ def valid_sizes(wanted: int, depth: int = 4) -> tuple[int, int]:
 def mirror(
   image: Images, before: int, sizes: tuple[int, int]
 ) -> Float[Array, "n h2 w2 c"]:
-  """Continues an image by reflection, about its outermost pixels.
+  """Pads an image by reflection.
 
   Args:
-    image: images.
-    before: rows above and columns to the left that are added.
-    sizes: height and width of the result.
+    image: Images.
+    before: Rows above and columns to the left that are added.
+    sizes: Height and width of the result.
   """
-  for axis, size in zip((1, 2), sizes, strict=True):
-    pixels = image.shape[axis]
-    after = size - pixels - before
-    index = np.pad(np.arange(pixels), (before, after), mode="reflect")
-    image = jnp.take(image, index, axis=axis)
-  return image
+  return reflect_pad(
+    image,
+    tuple(
+      (before, size - before - pixels)
+      for size, pixels in zip(sizes, image.shape[1:3], strict=True)
+    ),
+  )
 
 
 class Block(nn.Module):

@@ -1,4 +1,4 @@
-"""Boxes on an image: what is refused, by name."""
+"""Boxes on an image: invalid boxes are refused and named."""
 
 import jax
 import jax.numpy as jnp
@@ -28,5 +28,5 @@ def test_boxes_outside_or_empty_are_named(box):
     require_inside(jnp.asarray(boxes), (64, 80))
   assert "boxes[1, 2]" in str(error.value)
   assert "64x80" in str(error.value) and "\n" not in str(error.value)
-  # Inside jit there are no numbers to look at.
+  # Traced boxes have no numbers to check.
   jax.jit(lambda b: (require_inside(b, (64, 80)), b)[1])(jnp.asarray(boxes))

@@ -1,4 +1,4 @@
-"""Convolution: the size law, where the taps fall, torch's operator."""
+"""Convolution: output sizes, positions of the taps, torch's operator."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def _apply(setting, x, kernel, bias):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_size_follows_the_convolution_arithmetic(setting, size):
-  """arXiv:1603.07285: floor((i + 2p - d(k - 1) - 1) / s) + 1."""
+  """The size is floor((i + 2p - d(k - 1) - 1) / s) + 1 (arXiv:1603.07285)."""
   k, s, d, groups = setting
   y = _apply(setting, *map(jnp.asarray, _inputs(k, groups, size)))
   pad = d * (k - 1) // 2
@@ -57,7 +57,7 @@ def test_size_follows_the_convolution_arithmetic(setting, size):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_the_middle_tap_sees_every_strided_pixel(setting, size):
-  """Symmetric padding: output i is centred on input s i, also at even i."""
+  """With symmetric padding, output i is centred on input s i at any size."""
   k, s, _, groups = setting
   x, kernel, bias = _inputs(k, groups, size)
   middle = np.zeros_like(kernel)
@@ -83,7 +83,7 @@ def test_dilated_taps_lie_apart():
   conv = Conv(1, 3, dilation=3, use_bias=False)
   kernel = jnp.arange(1.0, 10.0).reshape(3, 3, 1, 1)
   y = np.asarray(conv.apply({"params": {"kernel": kernel}}, jnp.asarray(x)))
-  # A convolution network correlates: the stamp is the kernel turned by 180.
+  # Networks correlate, so an impulse gives the kernel turned by 180 degrees.
   np.testing.assert_array_equal(
     y[0, 1::3, 1::3, 0], [[9, 8, 7], [6, 5, 4], [3, 2, 1]]
   )
@@ -129,7 +129,7 @@ def test_bfloat16_computes_on_float32_parameters():
 )
 def test_kaiming_has_variance_two_over_fan(init, fan):
   kernel = init(jax.random.key(0), (3, 3, 64, 256), jnp.float32)
-  # 147456 samples: the sample deviation is within 1 % at five sigma.
+  # With 147456 samples, 1 % is five standard errors of the deviation.
   np.testing.assert_allclose(kernel.std(), (2 / fan) ** 0.5, rtol=0.01)
   assert abs(kernel.mean()) < 5 * (2 / fan) ** 0.5 / 384
 

@@ -1,7 +1,8 @@
-"""The answers of pydensecrf on its two example images.
+"""Dense CRF against pydensecrf on the library's two example images.
 
-`../shared/data/crf` holds, of each, the library's marginals (float16) and most
-probable labels, from rough annotations that are right with probability 0.7.
+For each image, `../shared/data/crf` holds the library's marginals (float16) and
+most probable labels. The unaries come from rough annotations that are right
+with probability 0.7.
 """
 
 from pathlib import Path
@@ -26,7 +27,7 @@ pytestmark = [
 
 
 def example(number):
-  """(log-probabilities, image, the library's answers)."""
+  """Returns log-probabilities, an image and the library's results for it."""
   answers = np.load(FOLDER / f"im{number}_pydensecrf.npz")
   with Image.open(FOLDER / f"im{number}.png") as file:
     image = np.asarray(file.convert("RGB"))
@@ -44,14 +45,16 @@ def test_the_lattice_is_pydensecrf(number):
   q = np.exp(mean_field(log_p, image, SETTINGS["pydensecrf"]))
   agreement = (q.argmax(axis=-1) == answers["MAP_generic"]).mean()
   assert agreement >= 0.995, agreement
-  # Half precision: 11 bits below 1.
+  # The library's marginals have half precision, 11 bits.
   expected = np.moveaxis(answers["Q_generic"], 0, -1).astype(np.float64)
   np.testing.assert_allclose(q, expected, atol=1e-3)
 
 
 def test_the_lattice_is_as_far_from_exact_as_the_library_is():
-  """Exact and library agree on 98.9 % of image 2, every third pixel (README of
-  the data)."""
+  """The exact filter and the library agree on 98.9 % of the pixels.
+
+  Measured on every third pixel of image 2 (README of the data).
+  """
   log_p, image, _ = example(2)
   log_p, image = log_p[::3, ::3], image[::3, ::3]
   exact = mean_field(log_p, image, CRF(filter="exact")).argmax(axis=-1)
@@ -61,7 +64,7 @@ def test_the_lattice_is_as_far_from_exact_as_the_library_is():
 
 
 def test_speed():
-  """320 x 240, 2 labels, 5 iterations: under 2 s on two cores."""
+  """320 x 240 pixels, 2 labels and 5 iterations take under 2 s on two cores."""
   log_p, image, _ = example(1)
   assert log_p.shape == (240, 320, 2)
   jax.block_until_ready(mean_field(log_p, image, SETTINGS["pydensecrf"]))

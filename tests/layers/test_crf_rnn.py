@@ -1,4 +1,4 @@
-"""CRF-RNN is mean field with parameters, and learns."""
+"""CRF-RNN equals mean field with parameters, and its parameters train."""
 
 import functools
 
@@ -27,16 +27,16 @@ def case():
 
 
 @functools.cache
-def start():
+def initial():
   return SMALL.init(jax.random.key(0), *case(), train=True)
 
 
-def test_published_start():
-  """Identity kernels, compatibility minus the identity, 160 / 3 / 3."""
+def test_published_initial_values():
+  """Kernels are the identity, the compatibility is minus the identity."""
   layer = CRFRNN(K)
   assert (layer.theta_alpha, layer.theta_beta, layer.theta_gamma) == (160, 3, 3)
   assert (layer.iterations, layer.train_iterations) == (10, 5)
-  params = start()["params"]
+  params = initial()["params"]
   eye = np.eye(K)
   assert set(params) == {
     "spatial_weights",
@@ -49,9 +49,9 @@ def test_published_start():
 
 
 @pytest.mark.parametrize("train, iterations", [(True, 5), (False, 10)])
-def test_at_the_start_it_is_a_potts_model(train, iterations):
+def test_initial_layer_is_a_potts_model(train, iterations):
   logits, image = case()
-  refined = SMALL.apply(start(), logits, image, train=train)
+  refined = SMALL.apply(initial(), logits, image, train=train)
   crf = CRF(
     iterations=iterations,
     spatial_weight=1.0,
@@ -65,12 +65,12 @@ def test_at_the_start_it_is_a_potts_model(train, iterations):
   np.testing.assert_allclose(
     jax.nn.log_softmax(refined), mean_field(logits, image, crf), atol=1e-4
   )
-  # U - C M is not a log-probability: its exponentials do not sum to one.
+  # U - C M is no log-probability; its exponentials do not sum to one.
   assert not np.allclose(jnp.exp(refined).sum(axis=-1), 1, atol=0.1)
 
 
 def test_one_iteration_written_down():
-  """All pairs, matrices that are neither diagonal nor symmetric."""
+  """Equals a sum over all pairs, for matrices of any form."""
   rng = np.random.default_rng(1)
   logits, image = case()
   layer = SMALL.clone(iterations=1)
@@ -99,11 +99,11 @@ def test_one_iteration_written_down():
 
 
 def test_it_learns_together_with_its_logits():
-  """From noise: the loss falls, and every parameter has a gradient."""
+  """On noise, the loss falls and every parameter has a gradient."""
   logits, image = case()
   image = image.at[:, :, 4:].set(250).at[:, :, :4].set(5)
   label = jnp.broadcast_to((jnp.arange(W) >= 4).astype(jnp.int32), (N, H, W))
-  layer, params = SMALL.clone(filter="lattice"), start()
+  layer, params = SMALL.clone(filter="lattice"), initial()
   optimizer = optax.adam(0.05)
 
   @jax.jit
@@ -129,7 +129,7 @@ def test_it_learns_together_with_its_logits():
 
 
 @pytest.mark.parametrize("what", ["size", "classes", "rank"])
-def test_what_does_not_fit_is_named(what):
+def test_shapes_that_do_not_fit_are_refused(what):
   logits, image = case()
   bad = {
     "size": (logits[:, :-1], image),

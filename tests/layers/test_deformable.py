@@ -1,7 +1,7 @@
-"""Deformable convolution against a loop in NumPy, float64.
+"""Deformable convolution against a float64 loop in NumPy.
 
-The loop follows torchvision/csrc/ops/cpu/deform_conv2d_kernel.cpp: channel
-layout, sampling position, and the boundary rule of `bilinear_interpolate`.
+The loop follows torchvision/csrc/ops/cpu/deform_conv2d_kernel.cpp in channel
+layout, sampling positions and the border rule of `bilinear_interpolate`.
 """
 
 import itertools
@@ -64,7 +64,7 @@ def _inputs(size, kernel, channels, features, setting, seed=0):
   )
   taps = offset_groups * kh * kw
   x = rng.standard_normal((2, *size, channels))
-  # Up to several pixels, so that many positions fall off the image.
+  # Offsets of several pixels move many positions off the image.
   offset = 2.5 * rng.standard_normal((2, ho, wo, 2 * taps))
   kernel = rng.standard_normal((kh, kw, channels // groups, features))
   mask = rng.uniform(0, 1, (2, ho, wo, taps))
@@ -117,7 +117,7 @@ def test_oblong_kernel_equals_the_loop():
   ("strides", "dilation", "groups"), [(1, 1, 1), (2, 1, 2), (1, 2, 1)]
 )
 def test_zero_offsets_are_the_plain_convolution(strides, dilation, groups):
-  """At initialisation, with the plain convolution's own parameters."""
+  """The initial layer with a plain convolution's parameters equals it."""
   x = jax.random.normal(jax.random.key(0), (2, 9, 7, 4))
   fields = dict(features=6, strides=strides, dilation=dilation, groups=groups)
   plain = Conv(**fields)
@@ -134,7 +134,7 @@ def test_zero_offsets_are_the_plain_convolution(strides, dilation, groups):
 
 
 def test_v2_starts_at_half_the_plain_convolution():
-  """sigmoid(0) = 1/2 (arXiv:1811.11168, Sec. 3.2)."""
+  """The initial modulation is sigmoid(0) = 1/2 (arXiv:1811.11168, Sec. 3.2)."""
   x = jax.random.normal(jax.random.key(0), (1, 6, 5, 3))
   module = DeformableConv(4, modulated=True, use_bias=False)
   y, variables = jax.jit(module.init_with_output)(jax.random.key(1), x)
@@ -150,7 +150,7 @@ def test_whole_offsets_sample_the_shifted_image(shift):
   dy, dx = shift
   offset = jnp.tile(jnp.asarray([dy, dx], jnp.float32), (1, 8, 7, 9))
   y = jax.jit(deform_conv2d)(x, offset, kernel)
-  # A plain convolution of a canvas wide enough to hold every shift.
+  # Convolve a canvas that is wide enough for every shift.
   wide = jnp.pad(x, ((0, 0), (10, 10), (10, 10), (0, 0)))
   plain = jax.lax.conv_general_dilated(
     wide, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -160,7 +160,7 @@ def test_whole_offsets_sample_the_shifted_image(shift):
 
 
 def test_boundary_rule():
-  """Between one pixel outside and the border the image fades to zero."""
+  """The image fades to zero within one pixel outside of its border."""
   x = jnp.ones((1, 3, 3, 1))
   kernel = jnp.ones((1, 1, 1, 1))
   for dy, expected in [
@@ -191,7 +191,7 @@ def test_gradients_equal_finite_differences():
     rng = np.random.default_rng(3)
     for _ in range(5):
       direction = [jnp.asarray(rng.standard_normal(a.shape)) for a in arrays]
-      # Small enough that hardly any position crosses a pixel's edge.
+      # A small step crosses hardly any pixel centre, where the slope jumps.
       step = 1e-7
       up, down = (
         value([a + s * d for a, d in zip(arrays, direction, strict=True)])
@@ -204,7 +204,7 @@ def test_gradients_equal_finite_differences():
 
 
 def test_gradient_reaches_the_offsets_of_the_module():
-  """Zero offsets sit on pixel edges; learning must still start."""
+  """Offsets of zero lie at kinks of the sampler and still have gradients."""
   x = jax.random.normal(jax.random.key(0), (2, 6, 6, 4))
   module = DeformableConv(4, modulated=True)
   params = jax.jit(module.init)(jax.random.key(1), x)["params"]
@@ -229,7 +229,7 @@ def test_bfloat16_keeps_parameters_and_offsets_precise():
 
 @pytest.mark.parametrize("gradient", [False, True])
 def test_memory_stays_below_one_gathered_input(gradient):
-  """64 x 64 x 512, 3 x 3: nine gathered copies at most, at any time."""
+  """A 3x3 kernel on 64 x 64 x 512 needs less memory than nine copies."""
   x = jax.ShapeDtypeStruct((1, 64, 64, 512), jnp.float32)
   offset = jax.ShapeDtypeStruct((1, 64, 64, 18), jnp.float32)
   kernel = jax.ShapeDtypeStruct((3, 3, 512, 512), jnp.float32)

@@ -1,4 +1,4 @@
-"""Mean field equals its definition, pixel by pixel, in float64."""
+"""Mean field against its definition, pixel by pixel in float64."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ def case(seed=0, n=2):
 
 
 def double_loop(unary, image, crf):
-  """Q of one image, every pair of pixels in turn (Eq. 1-4, Algorithm 1)."""
+  """Computes Q of one image pair by pair (Eq. 1-4, Algorithm 1)."""
   h, w, k = unary.shape
   place = [(y, x) for y in range(h) for x in range(w)]
   unary = np.asarray(unary, np.float64).reshape(h * w, k)
@@ -95,7 +95,7 @@ def test_exact_is_the_double_loop(fields):
 
 
 def test_exact_in_blocks(monkeypatch):
-  """30 pixels, 7 rows at a time, the last block part empty."""
+  """30 pixels in blocks of 7 rows leave the last block partly empty."""
   monkeypatch.setattr(dense_crf, "PAIRS", 7 * 30 + 1)
   rng = np.random.default_rng(0)
   features = jnp.asarray(rng.normal(size=(30, 5)), jnp.float32)
@@ -108,7 +108,7 @@ def test_exact_in_blocks(monkeypatch):
 
 
 def test_near_points_far_from_the_origin_keep_their_distance():
-  """1e4 deviations away, |a|^2 + |b|^2 - 2ab would be off by 10."""
+  """|a|^2 + |b|^2 - 2ab would be off by 10 at 1e4 standard deviations."""
   features = jnp.array([[1e4, 1e4], [1e4 + 1, 1e4]])
   got = dense_crf.exact_filter(features, jnp.array([[1.0], [0.0]]))
   np.testing.assert_allclose(got[:, 0], [1, np.exp(-0.5)], rtol=1e-5)
@@ -142,7 +142,7 @@ def test_one_image_is_a_batch_of_one_and_grey_images_do():
   "crf_filter, shape", [("lattice", (CLASSES, CLASSES)), ("exact", ())]
 )
 def test_gradient_is_the_finite_difference(crf_filter, shape):
-  """Of probabilities and weights, along a random direction of each."""
+  """Holds for probabilities and weights, each along a random direction."""
   rng = np.random.default_rng(0)
   logits, image = case()
   target = rng.normal(size=logits.shape).astype(np.float32)
@@ -171,7 +171,7 @@ def test_gradient_is_the_finite_difference(crf_filter, shape):
 
 
 def test_colours_decide():
-  """A pixel without an opinion takes the label of its own colour."""
+  """Pixels with equal probabilities take the label of their colour."""
   image = np.zeros((9, 9, 3), np.uint8)
   image[:, 4:] = 200
   p = np.full((9, 9, 2), 0.5, np.float32)
@@ -183,7 +183,7 @@ def test_colours_decide():
     np.testing.assert_array_equal(log_q.argmax(axis=-1), expected)
 
 
-# vgg_family.md Sec. 7: w1, sa, sb, w2, sg, iterations.
+# (w1, sa, sb, w2, sg, iterations) as released with the papers.
 PUBLISHED = {
   "dense_inference": (10, 60, 20, 3, 3, 10),
   "pydensecrf": (10, 80, 13, 3, 3, 5),

@@ -1,4 +1,4 @@
-"""Grouped convolution on CPU equals XLA's own operator."""
+"""Grouped convolution as lowered for CPU equals XLA's own operator."""
 
 import functools
 
@@ -9,8 +9,8 @@ import pytest
 
 from jaxseg.layers.conv import convolve, symmetric_padding
 
-# (groups, features, dtype), (strides, dilation, padding): depthwise, grouped,
-# depthwise with a multiplier.
+# (groups, features, dtype), (strides, dilation, padding) of depthwise, grouped
+# and depthwise convolutions, the last with a channel multiplier.
 CASES = [
   ((6, 6, "float32"), (1, 1, None)),
   ((6, 6, "float32"), (2, 3, "SAME")),
@@ -24,7 +24,7 @@ CASES = [
 
 @pytest.mark.parametrize("kind, setting", CASES)
 def test_equals_xla(kind, setting):
-  """Values and both gradients."""
+  """Compares values and both gradients."""
   groups, features, dtype = kind
   strides, dilation, padding = setting
   rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from jaxseg.layers.lrn import local_response_norm
 
 
 def test_equals_the_formula():
-  """Caffe: x / (k + alpha / n * sum of the squares of n neighbours)^beta."""
+  """Caffe's is x / (k + alpha / n * sum of squares of n neighbours)^beta."""
   x = np.random.default_rng(0).normal(size=(2, 3, 4, 9))
   want = np.empty_like(x)
   for c in range(9):
@@ -22,8 +22,10 @@ def test_equals_the_formula():
 
 
 def test_defaults_are_caffenets():
-  """local_size 5, alpha 1e-4, beta 0.75, k 1: a constant c becomes
-  c (1 + 1e-4 c^2)^-0.75 where the window is whole."""
+  """CaffeNet has local_size 5, alpha 1e-4, beta 0.75 and k 1.
+
+  A constant c then becomes c (1 + 1e-4 c^2)^-0.75 in complete windows.
+  """
   y = local_response_norm(jnp.full((1, 7), 100.0))
   np.testing.assert_allclose(y[0, 3], 100 * 2**-0.75, rtol=1e-6)
 

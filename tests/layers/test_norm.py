@@ -11,7 +11,7 @@ from jaxseg.errors import UserError
 from jaxseg.layers.norm import NORMS, BatchNorm, GroupNorm, NoNorm
 
 SHAPE = (3, 4, 5, 6)
-COUNT = 3 * 4 * 5  # values behind each mean
+COUNT = 3 * 4 * 5  # Number of values that each mean averages.
 
 
 def _inputs(seed=0):
@@ -94,7 +94,7 @@ def test_one_value_a_channel_is_refused_in_training():
   BatchNorm(frozen=True).apply(variables, x, train=True)
   with pytest.raises(UserError, match="train.batch_size"):
     norm.apply(variables, x, train=True, mutable=["batch_stats"])
-  # Eight devices with one value each have eight.
+  # Eight devices with one value each have eight values in all.
   mapped = BatchNorm(axis_name="batch")
   jax.pmap(
     lambda x: mapped.apply(variables, x, train=True, mutable=["batch_stats"]),
@@ -117,7 +117,7 @@ def test_frozen_scale_and_bias_still_have_gradients():
 
 
 def test_variance_survives_a_large_mean():
-  """E[x^2] - E[x]^2 in float32 would lose this one altogether."""
+  """E[x^2] - E[x]^2 in float32 would lose this variance altogether."""
   rng = np.random.default_rng(0)
   x = (4096 + rng.standard_normal(SHAPE)).astype(np.float32)
   variables = _variables(np.ones(SHAPE[-1]), np.zeros(SHAPE[-1]))
@@ -210,7 +210,7 @@ def test_batch_norm_equals_torch_but_for_the_unbiased_variance():
   np.testing.assert_allclose(
     stats["mean"], theirs.running_mean.numpy(), rtol=1e-5
   )
-  # Both began at 1 and kept 0.9 of the old value three times.
+  # Both started at 1 and kept 0.9 of the previous value in three steps.
   share = (theirs.running_var.numpy() - 0.9**3) * (COUNT - 1) / COUNT
   np.testing.assert_allclose(stats["var"] - 0.9**3, share, rtol=1e-4)
 

@@ -1,4 +1,4 @@
-"""The lattice equals its definition, written with a dictionary."""
+"""The lattice against its definition, implemented with a dictionary."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ from jaxseg.layers import permutohedral
 
 
 class Dictionary:
-  """The algorithm of Adams et al. 2010, point by point, in float64.
+  """Algorithm of Adams et al. 2010, point by point in float64.
 
-  `values -> slice(blur(splat(values)))`, lattice points as dictionary keys.
+  A call returns slice(blur(splat(values))). Lattice points are dictionary keys.
   """
 
   def __init__(self, features):
@@ -26,7 +26,7 @@ class Dictionary:
 
   @staticmethod
   def simplex(f):
-    """Corners around a point and its barycentric weights (p. 5, 9-10)."""
+    """Yields the corners around a point and their weights (p. 5, 9-10)."""
     d = len(f)
     scale = np.sqrt(2 / 3) * (d + 1)
     basis = np.zeros((d + 1, d))  # Column i is (1, .., 1, -(i + 1), 0, .., 0).
@@ -35,15 +35,15 @@ class Dictionary:
       basis[i + 1, i] = -(i + 1)
       basis[:, i] *= scale / np.sqrt((i + 1) * (i + 2))
     y = basis @ f
-    # The closest point of remainder 0: round each coordinate, then mend the
-    # sum at the coordinates that were rounded furthest.
+    # Find the closest point of remainder 0: round each coordinate, then correct
+    # the sum at the coordinates that were rounded furthest.
     origin = np.round(y / (d + 1)) * (d + 1)
     excess = int(round(origin.sum() / (d + 1)))
-    by_distance = np.argsort(y - origin, kind="stable")  # ascending
+    by_distance = np.argsort(y - origin, kind="stable")  # Ascending.
     mend = by_distance[:excess] if excess > 0 else by_distance[d + 1 + excess :]
     origin[mend] -= np.sign(excess) * (d + 1)
     delta = y - origin
-    ranked = np.argsort(-delta, kind="stable")  # largest first
+    ranked = np.argsort(-delta, kind="stable")  # Largest first.
     previous = 1 + (delta[ranked[-1]] - delta[ranked[0]]) / (d + 1)
     for r in range(d + 1):
       corner = origin + r
@@ -96,7 +96,7 @@ def test_lattice_is_the_published_one(n, d):
 
 
 def test_more_points_than_a_block(monkeypatch):
-  """Loops over blocks of any size give the same, the last one part full."""
+  """The size of the blocks does not matter; the last one is partly full."""
   features, values = points(300, 2)
   _, expected = both(features, values)
   monkeypatch.setattr(permutohedral, "BLOCK", 64)
@@ -127,7 +127,7 @@ def test_equal_features_share_their_points():
 
 
 def test_gradient_is_the_transpose():
-  """<y, K x> = <K' y, x>; differentiable twice."""
+  """<y, K x> = <K' y, x>, and the filter is differentiable twice."""
   features, x = points(300, 5)
   y = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
   lattice, _ = both(features, x)
@@ -150,7 +150,7 @@ def test_gradient_is_the_transpose():
 
 
 def test_close_to_the_gaussian():
-  """A smooth field on a grid finer than the kernel, to a few per cent."""
+  """The error on a smooth field, sampled finely, is a few per cent."""
   grid = np.mgrid[:17, :17].reshape(2, -1).T.astype(np.float32) / 2
   values = np.stack(
     [np.sin(grid[:, 0]) + np.cos(0.7 * grid[:, 1]), np.ones(289)], axis=1
@@ -171,7 +171,7 @@ def test_vmap():
     np.testing.assert_allclose([g[i] for g in got], expected, atol=1e-4)
 
 
-def test_what_fits_two_bytes():
-  """Coordinates are shorts: 32767 / (sqrt(2/3) * 3 / sqrt(2)) = 18919."""
+def test_limit_of_two_byte_coordinates():
+  """Shorts hold features up to 32767 / (sqrt(2/3) * 3 / sqrt(2)) = 18919."""
   assert permutohedral.fits(np.array([12e3, 10e3]))
   assert not permutohedral.fits(np.array([19e3, 19e3]))

@@ -1,4 +1,4 @@
-"""Pooling: bins and sizes from published tables, windows one by one."""
+"""Pooling: published bins and sizes, and windows one by one."""
 
 import itertools
 
@@ -17,7 +17,7 @@ from jaxseg.layers.pool import (
   pooled_size,
 )
 
-# torch.nn.AdaptiveAvgPool2d's bins, rows [start, stop) for (size, bins).
+# Rows [start, stop) of torch.nn.AdaptiveAvgPool2d's bins, by (size, bins).
 BINS = {
   (64, 6): [(0, 11), (10, 22), (21, 32), (32, 43), (42, 54), (53, 64)],
   (65, 6): [(0, 11), (10, 22), (21, 33), (32, 44), (43, 55), (54, 65)],
@@ -26,13 +26,13 @@ BINS = {
   (90, 3): [(0, 30), (30, 60), (60, 90)],
   (5, 1): [(0, 5)],
 }
-# size, window, stride, pad, ceil_mode -> length, by PyTorch's rule.
+# (size, window, stride, pad, ceil_mode, length) by PyTorch's rule.
 LENGTHS = [
   (8, 3, 2, 0, True, 4),
   (8, 3, 2, 0, False, 3),
   (112, 3, 2, 1, True, 57),
   (112, 3, 2, 1, False, 56),
-  (237, 3, 2, 1, True, 119),  # PSPNet's 473 after the stem
+  (237, 3, 2, 1, True, 119),  # PSPNet at 473, after the stem.
   (237, 3, 2, 1, False, 119),
   (375, 2, 2, 0, True, 188),
   (375, 2, 2, 0, False, 187),
@@ -43,7 +43,7 @@ LENGTHS = [
   (4, 2, 2, 1, True, 3),
 ]
 SETTINGS = [
-  # size, window, stride, padding, ceil_mode
+  # (size, window, stride, padding, ceil_mode).
   ((8, 8), 2, 2, 0, False),
   ((9, 7), 2, 2, 0, True),
   ((9, 7), 2, 2, 0, False),
@@ -57,7 +57,7 @@ SETTINGS = [
 
 
 def _distinct(size, channels=3, seed=0):
-  """An array without equal values, so that every maximum is one pixel."""
+  """Returns distinct values, so that every maximum is a single pixel."""
   rng = np.random.default_rng(seed)
   shape = (2, *size, channels)
   return rng.permutation(int(np.prod(shape))).reshape(shape).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Resizing: the tables in PyTorch's documentation, ramps, other resizers."""
+"""Resizing: PyTorch's documented tables, ramps, other implementations."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,13 @@ import pytest
 
 from jaxseg.layers.resize import (
   bilinear_matrix,
+  resample_bilinear,
   resize_bilinear,
   resize_nearest,
   zoom_bilinear,
 )
 
-# torch.nn.Upsample's documentation: [[1, 2], [3, 4]] doubled.
+# [[1, 2], [3, 4]] enlarged twice, from the documentation of torch.nn.Upsample.
 DOUBLED = {
   False: [
     [1.0, 1.25, 1.75, 2.0],
@@ -27,7 +28,7 @@ DOUBLED = {
     [3.0, 10 / 3, 11 / 3, 4.0],
   ],
 }
-# Up, down, odd, by no whole factor, from and to a single row or column.
+# Enlarging, shrinking, odd sizes, fractional factors, single rows and columns.
 SIZES = [
   ((8, 8), (64, 64)),
   ((60, 7), (473, 9)),
@@ -87,7 +88,7 @@ def test_half_pixel_equals_jax_image_without_antialias(size, out):
   x = _image(size)
   want = jax.image.resize(x, (2, *out, 3), "bilinear", antialias=False)
   got = resize_bilinear(jnp.asarray(x), out, align_corners=False)
-  # Theirs rounds its coordinates to float32, ours does not.
+  # JAX rounds coordinates to float32; jaxseg computes them in float64.
   np.testing.assert_allclose(got, want, atol=3e-4)
 
 
@@ -107,7 +108,7 @@ def test_align_corners_equals_scale_and_translate(size, out):
     antialias=False,
   )
   got = resize_bilinear(jnp.asarray(x), out, align_corners=True)
-  # Theirs rounds its coordinates to float32, ours does not.
+  # JAX rounds coordinates to float32; jaxseg computes them in float64.
   np.testing.assert_allclose(got, want, atol=3e-4)
 
 
@@ -127,7 +128,7 @@ def test_bilinear_keeps_the_dtype(dtype):
 
 def test_nearest_takes_the_floor():
   x = jnp.arange(4).reshape(1, 4, 1, 1)
-  # floor(i 4 / 6) and floor(i 4 / 3).
+  # The indices are floor(i 4 / 6) and floor(i 4 / 3).
   assert resize_nearest(x, (6, 1)).ravel().tolist() == [0, 0, 1, 2, 2, 3]
   assert resize_nearest(x, (3, 1)).ravel().tolist() == [0, 1, 2]
 
@@ -174,7 +175,7 @@ def test_values_and_gradients_equal_torch(size, out, mode):
 
 @pytest.mark.parametrize("size", [(9, 17), (7, 15), (12, 20)])
 def test_zoom_keeps_every_pixel_on_its_multiple(size):
-  """y[4 i] = x[i], straight lines between; cropped, or the end repeated."""
+  """y[4 i] = x[i], linear between, cropped or continued by the last pixel."""
   x = np.random.default_rng(0).random((2, 3, 5, 4)).astype(np.float32)
   y = np.asarray(zoom_bilinear(jnp.asarray(x), 4, size))
   rows, columns = (
@@ -185,6 +186,18 @@ def test_zoom_keeps_every_pixel_on_its_multiple(size):
     lines = [np.interp(columns, np.arange(5), row) for row in x[n, :, :, c]]
     want = [np.interp(rows, np.arange(3), line) for line in np.array(lines).T]
     np.testing.assert_allclose(y[n, :, :, c].T, want, atol=1e-6)
+
+
+def test_grid_of_traced_positions():
+  """Reading at the positions of a resize gives the resize; edges repeat."""
+  x = jnp.asarray(_image((6, 5)))
+  rows = jnp.linspace(-4.0, 9.0, 14)  # Steps of one pixel.
+  columns = jnp.linspace(0.0, 4.0, 9)
+  y = jax.jit(resample_bilinear)(x, rows, columns)
+  want = resize_bilinear(x, (6, 9), align_corners=True)
+  inside = np.clip(np.arange(-4, 10), 0, 5)
+  np.testing.assert_allclose(y, want[:, inside], atol=1e-5)
+  np.testing.assert_allclose(resample_bilinear(x[0], rows, columns), y[0])
 
 
 def test_zoom_is_align_corners_on_its_own_size():

@@ -1,4 +1,4 @@
-"""Transposed convolution: size law, stamps, torch's operator, bilinear."""
+"""Transposed convolution: sizes, stamps, torch's operator, bilinear kernels."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jaxseg.layers.transposed import (
   conv_transpose,
 )
 
-# kernel, strides, padding, output_padding, dilation, groups
+# (kernel, strides, padding, output_padding, dilation, groups).
 SETTINGS = [
   (2, 2, 0, 0, 1, 1),
   (3, 2, 0, 0, 1, 1),
@@ -38,7 +38,7 @@ def _inputs(k, groups, seed=0):
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_pixel_stamps_its_kernel(setting):
-  """Written out as the sum of stamps of arXiv:1603.07285, Sec. 4."""
+  """Equals the sum of stamps of arXiv:1603.07285, Sec. 4."""
   k, s, p, extra, d, groups = setting
   x, kernel = _inputs(k, groups)
   size = [(i - 1) * s + d * (k - 1) + 1 + extra for i in x.shape[1:3]]
@@ -66,7 +66,7 @@ def test_every_pixel_stamps_its_kernel(setting):
 
 
 def test_size_law_of_the_upsampling_settings():
-  """o = (i - 1) s + k - 2 p + output_padding, arXiv:1603.07285, Rel. 14."""
+  """o = (i - 1) s + k - 2 p + output_padding (arXiv:1603.07285, Rel. 14)."""
   x = jnp.zeros((1, 7, 9, 1))
   for k, s, p, expected in [
     (4, 2, 1, (14, 18)),
@@ -87,13 +87,13 @@ def test_output_padding_of_rows_and_columns():
 
 
 def test_it_is_the_transpose_of_the_convolution():
-  """<conv(u), x> = <u, conv_transpose(x)>, for one and the same kernel."""
+  """<conv(u), x> = <u, conv_transpose(x)> for the same kernel."""
   x, kernel = _inputs(3, 2)
   y = conv_transpose(
     jnp.asarray(x), jnp.asarray(kernel), strides=2, padding=1, groups=2
   )
   u = np.random.default_rng(1).standard_normal(y.shape, np.float32)
-  # The forward convolution reads the stamps' 8 channels, writes the 4.
+  # The forward convolution maps the 8 channels of the stamps to 4.
   forward = kernel.reshape(3, 3, 2, 2, 4).transpose(0, 1, 4, 2, 3)
   v = jax.lax.conv_general_dilated(
     jnp.asarray(u),
@@ -127,7 +127,7 @@ def test_equals_torch(setting):
 
 
 def test_bilinear_kernels_of_the_papers():
-  """Caffe's filler by hand: sizes 3, 4 and FCN's 16 and 64."""
+  """Caffe's filler by hand, for sizes 3 and 4 and FCN's 16 and 64."""
   np.testing.assert_allclose(bilinear_kernel(3)[1], [0.5, 1, 0.5])
   np.testing.assert_allclose(
     bilinear_kernel(4), np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 16
@@ -140,7 +140,7 @@ def test_bilinear_kernels_of_the_papers():
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 8])
 def test_bilinear_stamps_interpolate_away_from_the_border(factor):
-  """Half-pixel bilinear inside; the border fades for want of neighbours."""
+  """Inside, the result is bilinear; the border fades without neighbours."""
   x = jax.random.normal(jax.random.key(0), (1, 6, 5, 3))
   size = 2 * factor - factor % 2
   pad = -(-(factor - 1) // 2)
@@ -160,7 +160,7 @@ def test_bilinear_stamps_interpolate_away_from_the_border(factor):
 
 
 def test_bilinear_init_refuses_to_mix_channels():
-  with pytest.raises(ValueError, match="3 channels.*got 2"):
+  with pytest.raises(ValueError, match="3 channels has 2 outputs"):
     bilinear_init(jax.random.key(0), (4, 4, 3, 2))
 
 
@@ -189,7 +189,7 @@ def test_bilinear_stamps_as_matrix_products_are_the_convolution(size, strides):
   "setting", [s for s in SETTINGS if s[1] > 1 and s[4] == 1]
 )
 def test_phase_by_phase_is_the_convolution_over_zeros(setting):
-  """CPU's formulation against the other platforms'."""
+  """The formulation for CPU equals the one for other platforms."""
   k, s, p, extra, _, groups = setting
   x, kernel = _inputs(k, groups)
   settings = (s, p, (extra, extra))

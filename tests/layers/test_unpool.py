@@ -1,4 +1,4 @@
-"""Pooling with indices and the two unpoolings."""
+"""Pooling with indices, and unpooling by indices and by transposition."""
 
 import jax
 import jax.numpy as jnp
@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from jaxseg.layers.pool import (
+  avg_pool,
   max_pool,
   max_pool_with_indices,
   max_unpool,
   transpose_pool,
-  unpooled_size,
 )
 
-# window, stride, padding, ceil_mode
+# (window, stride, padding, ceil_mode).
 POOLS = [
   (2, 2, 0, False),
   (2, 2, 0, True),
@@ -32,7 +32,7 @@ def _image(size, seed=0):
 
 
 def test_indices_by_hand():
-  """Flat indices of the 3 x 4 plane; the first of equal maxima."""
+  """Indices are flat in the 3 x 4 plane and name the first maximum."""
   x = jnp.asarray([[1, 5, 2, 2], [4, 5, 2, 2], [7, 0, 0, 9]], jnp.float32)
   x = x[None, :, :, None]
   values, indices = max_pool_with_indices(x, 2)
@@ -71,7 +71,7 @@ def test_unpooling_without_scatter_is_the_same(size, ceil_mode):
   np.testing.assert_array_equal(
     max_unpool(values, indices, size, window=2), scattered
   )
-  # Every maximum is back at its place, and nothing else is.
+  # The result holds exactly the maxima, at their positions.
   np.testing.assert_array_equal(scattered, jnp.where(scattered == 0, 0, x))
   assert np.count_nonzero(scattered) == values.size
 
@@ -91,7 +91,7 @@ def test_unpooling_is_linear_and_its_gradient_gathers():
 
 
 def test_transpose_pool_adds_where_windows_overlap():
-  """The middle 9 is the maximum of all four 3x3 windows of stride 2."""
+  """The 9 in the middle is the maximum of all four 3x3 windows."""
   x = jnp.zeros((1, 5, 5, 1)).at[0, 2, 2, 0].set(9.0)
   y = jnp.asarray([[1, 2], [3, 4]], jnp.float32)[None, :, :, None]
   result = transpose_pool(lambda a: max_pool(a, 3, 2), x, y)
@@ -107,6 +107,17 @@ def test_transpose_pool_is_unpooling_where_windows_do_not_overlap():
   np.testing.assert_allclose(
     transpose_pool(lambda a: max_pool(a, 2, ceil_mode=True), x, y),
     max_unpool(y, indices, (7, 9)),
+  )
+
+
+def test_transpose_of_average_pooling_spreads_evenly():
+  """Each value is spread over the four pixels of its window."""
+  x = jnp.asarray(_image((4, 6)))
+  y = jnp.asarray(_image((2, 3), seed=1))
+  np.testing.assert_allclose(
+    transpose_pool(lambda a: avg_pool(a, 2), x, y),
+    y.repeat(2, axis=1).repeat(2, axis=2) / 4,
+    rtol=1e-6,
   )
 
 
@@ -130,7 +141,7 @@ def test_equals_torch(pool, size):
   torch = pytest.importorskip("torch")
   functional = torch.nn.functional
   window, stride, padding, ceil_mode = pool
-  # Whole numbers, so that there are ties.
+  # Whole numbers give ties.
   x = np.round(_image(size) * 2)
   values, indices = max_pool_with_indices(
     jnp.asarray(x), window, stride, padding=padding, ceil_mode=ceil_mode
@@ -141,8 +152,9 @@ def test_equals_torch(pool, size):
   )
   np.testing.assert_array_equal(values, expected.permute(0, 2, 3, 1))
   np.testing.assert_array_equal(indices, places.permute(0, 2, 3, 1))
-  # Overlapping windows: the values they share are equal, so is any winner.
-  # Torch bounds the explicit size of an unpooled map; its plane is ours.
+  # The values that overlapping windows place at one pixel are equal, so their
+  # order does not matter. MaxUnpool2d refuses some of these sizes, so torch
+  # scatters here.
   plane = torch.zeros(2, 3, size[0] * size[1])
   plane.scatter_(2, places.flatten(2), expected.flatten(2))
   unpooled = plane.reshape(2, 3, *size).permute(0, 2, 3, 1)
@@ -159,8 +171,8 @@ def test_unpooling_equals_torch(size, ceil_mode):
     x, 2, ceil_mode=ceil_mode, return_indices=True
   )
   unpool = torch.nn.MaxUnpool2d(2)
-  default = tuple(unpooled_size(s, 2) for s in values.shape[2:])
-  # Where the pool floored an odd size, torch refuses the default.
+  default = tuple(2 * side for side in values.shape[2:])
+  # Torch refuses the default size if floor-mode pooling dropped a row.
   for shape in {size, default if ceil_mode else size}:
     expected = unpool(
       values, places, output_size=None if shape == default else shape
