@@ -34,7 +34,7 @@ def start_processes(
   if coordinator:
     if num_processes < 1 or process_id < 0:
       raise UserError(
-        "--coordinator needs --num_processes and --process_id as well"
+        "--coordinator needs --num-processes and --process-id as well"
       )
     jax.distributed.initialize(coordinator, num_processes, process_id)
   elif _cluster_size() > 1:
