@@ -11,8 +11,10 @@ import ast
 from collections import deque
 from collections.abc import Sequence
 import difflib
+import functools
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
+import operator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -166,16 +168,41 @@ def override(
     value = _value(config, field, given[-1])
     if allowed is not None and not _is_among(field, allowed):
       raise _not_allowed(field, given[-1], allowed)
-    values = flags.FlagValues()
     try:
-      config_flags.DEFINE_config_dict(
-        "config", config, flag_values=values, sys_argv=given
-      )
-      values(["jaxseg", *given])
+      _parse(config, field, given)
     except (flags.Error, TypeError, ValueError) as error:
       raise UserError(
         f"{' '.join(given)}: expected {_expected(field, value)}"
       ) from error
+
+
+def _parse(config: ConfigDict, field: str, words: Sequence[str]) -> None:
+  """Sets a field; a value of another type is an error of absl or Python."""
+  *sections, name = field.split(".")
+  section = functools.reduce(operator.getitem, sections, config)
+  value = section[name]
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_dict(
+    "config", config, flag_values=values, sys_argv=words
+  )
+  values(["jaxseg", *words])
+  if isinstance(value, tuple):
+    section[name] = _same_elements(section[name], value)
+
+
+def _same_elements(new: tuple, old: tuple) -> tuple:
+  """Returns `new` with elements of the type that all elements of `old` have.
+
+  Raises:
+    ValueError: An element has another type.
+  """
+  kinds = {type(element) for element in old}
+  if kinds == {float}:
+    return tuple(float(element) for element in new)
+  for kind in (int, str):
+    if kinds == {kind} and not all(type(element) is kind for element in new):
+      raise ValueError(f"{new} has elements that are no {kind.__name__}")
+  return new
 
 
 def _value(config: ConfigDict, field: str, word: str) -> Any:

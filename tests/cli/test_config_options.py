@@ -40,7 +40,7 @@ def test_overrides_are_separated_from_other_arguments(argv, others, overrides):
     ("data.path=", ""),
     ("eval.crf=deeplab_v2,iterations=5", "deeplab_v2,iterations=5"),
     ("data.canvas=(384, 512)", (384, 512)),
-    ("eval.scales=0.5,1", (0.5, 1)),
+    ("eval.scales=0.5,1", (0.5, 1.0)),
     ("init.skip=head", ("head",)),
     ("loss.heads={'logits': 0.5}", ConfigDict({"logits": 0.5})),
     # A field of the network without a type.
@@ -63,6 +63,8 @@ def test_values(word, value):
   for name in word.partition("=")[0].split("."):
     changed = changed[name]
   assert changed == value and type(changed) is type(value)
+  if isinstance(value, tuple):
+    assert [type(v) for v in changed] == [type(v) for v in value]
 
 
 def test_repeated_overrides():
@@ -92,6 +94,8 @@ def test_repeated_overrides():
     ("optimizer.learning_rate=x", ["expected a number such as 0.01"]),
     ("augment.flip=perhaps", ["expected True or False"]),
     ("data.canvas=(1, 2", ["expected a tuple such as '(64, 64)'"]),
+    ("data.canvas=0.5,0.5", ["expected a tuple such as '(64, 64)'"]),
+    ("eval.scales=0.5;1", ["expected a tuple such as '(1.0,)'"]),
     ("data=folder", ["a field of this section", "--config.data.name=VALUE"]),
     ("data.path", ["expected a value"]),
   ],
