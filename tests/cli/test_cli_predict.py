@@ -1,5 +1,6 @@
 """predict: the files it writes, for which images, under which names."""
 
+import dataclasses
 import json
 from pathlib import Path
 import subprocess
@@ -38,7 +39,10 @@ def read(path):
 @pytest.fixture
 def segment(run, monkeypatch, tmp_path):
   """Runs the command with the linear network as the trained run."""
-  monkeypatch.setattr(predict, "load_run", lambda workdir, which: run)
+  # Each call gets a run of its own, which compiles its own network.
+  monkeypatch.setattr(
+    predict, "load_run", lambda workdir, which: dataclasses.replace(run)
+  )
   out = tmp_path / "out"
 
   def call(*inputs, options=()):
