@@ -47,7 +47,6 @@ def run(args: argparse.Namespace) -> int:
   config = config_options.read(args.config)
   config_options.override(config, args.overrides)
   workdir = args.workdir or f"runs/{config.name}-{config.data.name}"
-  logging.set_verbosity(logging.WARNING)
   # A library that logs an exception with its traceback also raises it, and it
   # is reported once, in one line.
   logging.get_absl_logger().addFilter(lambda record: not record.exc_info)
@@ -67,8 +66,9 @@ def run(args: argparse.Namespace) -> int:
       scores = loop.train(config, workdir)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr, flush=True)
-    # Ends without waiting for writer threads, which fail again and again on a
-    # full disk.
+    sys.stdout.flush()
+    # At a normal exit TensorBoard's writer flushes its events once more. On a
+    # full disk that fails, and its tracebacks would bury the error.
     os._exit(2)
   if args.json and jax.process_index() == 0:
     about = {"workdir": workdir, "step": config.train.steps}
