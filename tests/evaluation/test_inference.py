@@ -183,15 +183,14 @@ def test_impossible_class_stays_finite():
   assert np.isfinite(got).all()
 
 
-def test_configured_prediction_normalises_bytes():
+def test_prediction_normalises_bytes():
   task = Segmentation(tuple("abc"), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
   model, variables, _ = setup()
   image = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), np.uint8)
   x = (image / 255 - np.array(task.mean)) / np.array(task.std)
   expected = whole(model, variables, jnp.asarray(x, jnp.float32))
-  got = make_predict_logits(model, task, Inference())(
-    variables, jnp.asarray(image)
-  )
+  applied = (model, task, Inference())
+  got = make_predict_logits(*applied)(variables, jnp.asarray(image))
   np.testing.assert_allclose(got, expected, atol=1e-4)
   ids = make_predict(*applied)(variables, jnp.asarray(image))
   assert ids.dtype == jnp.int32
