@@ -14,7 +14,7 @@ ALLOWED = {
   "errors": set(),
   "types": set(),
   "config": {"errors"},
-  "recipes": {"config", "data"},
+  "recipes": {"config", "data", "models", "backbones"},
   "layers": set(),
   "backbones": {"layers"},
   "models": {"layers", "backbones"},

@@ -247,8 +247,8 @@ class UNet(nn.Module):
     depth, sides = len(self.features) - 1, tuple(image.shape[1:3])
     if self.padding == "same" and min(sides) < 2**depth:
       raise UserError(
-        f"unet: the image is {sides[0]}x{sides[1]}; {depth} poolings need sides "
-        f"of {2**depth} pixels or more"
+        f"unet: the image is {sides[0]}x{sides[1]}; {depth} poolings need "
+        f"sides of {2**depth} pixels or more"
       )
     if self.padding == "valid" and not self.mirrored:
       for side in sides:
