@@ -45,9 +45,7 @@ class Checkpoints:
         ),
       )
 
-  def save(
-    self, state: Any, metrics: dict[str, float] | None = None
-  ) -> None:
+  def save(self, state: Any, metrics: dict[str, float] | None = None) -> None:
     """Starts saving; returns once the arrays are copied off the device.
 
     Args:

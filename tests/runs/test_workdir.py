@@ -6,7 +6,8 @@ import pytest
 
 from jaxseg.config import base
 from jaxseg.errors import UserError
-from jaxseg.runs import metrics_log, workdir as workdirs
+from jaxseg.runs import metrics_log
+from jaxseg.runs import workdir as workdirs
 
 
 def test_a_config_survives_the_round_trip(tmp_path):
