@@ -259,7 +259,7 @@ class BackboneFields(ConfigDict):
     if key == "name" and key in self and value != self[key]:
       raise UserError(
         f"model.backbone.name={value!r}: the fields here are those of "
-        f"{self[key]!r}; choose a backbone by a word instead, as in "
+        f"{self[key]!r}; choose a backbone by a word after the colon, as in "
         f"--config=configs/pspnet.py:camvid,{value}"
       )
     super().__setitem__(key, value)

@@ -203,7 +203,7 @@ class DilatedNet(nn.Module):
       raise UserError(
         f"model.backbone is a {type(vgg).__name__} that is no front end; "
         "expected a VGG with output_stride=8, padding=0, pad_inner=False and "
-        "dense_pools=False, such as --config.model.backbone.name=vgg16"
+        "dense_pools=False, such as vgg16 with the paper's fields"
       )
     # Spacing of the taps of each group, in pixels of the image.
     spacing = (1, 2, 4, 8, 16)

@@ -62,7 +62,7 @@ def require_pooling_vgg(backbone: nn.Module) -> None:
     raise UserError(
       f"model.backbone is a {type(backbone).__name__} that lacks maxima to "
       "unpool by; expected a VGG of output_stride=32 and pool_window=2, such "
-      "as --config.model.backbone.name=vgg16_bn"
+      "as vgg16_bn"
     )
 
 
