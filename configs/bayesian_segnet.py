@@ -1,48 +1,48 @@
-"""Bayesian SegNet (2015): python train.py --config=configs/bayesian_segnet.py
+"""Bayesian SegNet (Kendall et al. 2015, arXiv:1511.02680).
 
-Data presets: `configs/bayesian_segnet.py:shapes` (the default), `:camvid`,
-`:folder`.
+  python train.py --config=configs/bayesian_segnet.py
+  python train.py --config=configs/bayesian_segnet.py:camvid
 
-The published recipe (SegNet-Tutorial's solver and prototxt): that of SegNet
-(SGD 0.9, a fixed rate of 0.001, decay 5e-4, batch 4, no augmentation, classes
-weighted by median frequency) for 60,000 steps, with dropout of a half around
-the three deepest stages. Evaluation averages 40 networks drawn by dropout
-(`--config.eval.dropout_samples=0` leaves it out);
-`jaxseg.layers.monte_carlo` gives mean and variance.
+Words: a data preset; a backbone; `small`.
+
+The published recipe (SegNet-Tutorial's solver and prototxt) is that of SegNet:
+SGD with momentum 0.9, a fixed learning rate of 0.001, decay 5e-4, batch 4, no
+augmentation and classes weighted by median frequency, for 60,000 steps. Dropout
+of 0.5 surrounds the three deepest stages. Evaluation averages 40 dropout
+samples (`--config.eval.dropout_samples=0` evaluates without dropout);
+`jaxseg.layers.monte_carlo` returns mean and variance.
 """
 
 from ml_collections import ConfigDict
 
 from jaxseg import recipes
-from jaxseg.config import parse_arg, with_data
+
+WORDS = ("small",)
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """Bayesian SegNet on the data preset that `arg` names."""
-  preset, _ = parse_arg(arg)
-  c = with_data(preset)
-  with c.unlocked():
-    c.name = "bayesian_segnet"
-    c.model = ConfigDict(
-      dict(
-        name="bayesian_segnet",
-        backbone=dict(name="vgg16_bn", width=64, dropout_rate=0.5),
-        dropout_rate=0.5,
-      )
-    )
-  recipes.segnet(c, learning_rate=1e-3, steps=60_000, batch_size=4)
+  """Returns the configuration with the words of `arg`."""
+  c = recipes.network_config("bayesian_segnet", arg, WORDS)
+  recipes.caffe_sgd(c)
+  recipes.median_frequency(c)
+  c.optimizer.learning_rate = 1e-3
+  c.schedule.name = "constant"
+  c.augment.update(scale=(1.0, 1.0), flip=False)
+  c.train.update(steps=60_000, batch_size=4, eval_every=1000)
+  c.train.norm_batches = 92  # All 367 training images of CamVid.
   c.eval.update(dropout_samples=40, batch_size=4)
-  if preset == "shapes":
+  if "small" in c.words:
     small(c)
   return c
 
 
 def small(c: ConfigDict) -> None:
-  """A narrow, shallower VGG, less dropout: minutes on two CPU cores."""
-  recipes.small_segnet(c, learning_rate=8e-3, steps=1500)
-  with c.unlocked():
-    c.model.backbone.update(
-      width=12, stage_sizes=(2, 2, 1, 1, 1), dropout_rate=0.1
-    )
+  """Sets a narrow, shallow VGG with less dropout."""
+  recipes.small(c, learning_rate=8e-3, steps=1500, eval_batch_size=50)
+  c.augment.flip = True
+  c.loss.balance = ""
+  c.model.backbone.update(
+    width=12, stage_sizes=(2, 2, 1, 1, 1), dropout_rate=0.1
+  )
   c.model.dropout_rate = 0.1
   c.eval.dropout_samples = 8

@@ -1,51 +1,41 @@
-"""DeepLab v1 (Chen et al. 2015): python train.py --config=configs/deeplab_v1.py
+"""DeepLab v1 (Chen et al. 2015, arXiv:1412.7062).
 
-Data presets: `:shapes` (the default; narrow, minutes on two CPU cores),
-`:camvid`, `:folder`. LargeFOV is the default; the other fields of view and
-the multi-scale branches are variants, `:camvid,fov4x4`. Add the dense CRF to
-the evaluation with `--config.eval.crf=deeplab_v1_largefov`, and start from
-ImageNet with `--config.init.backbone=vgg16.npz`.
+  python train.py --config=configs/deeplab_v1.py
+  python train.py --config=configs/deeplab_v1.py:camvid,fov4x4
 
-The recipe of the paper (Sec. 4.1): SGD 0.9, batch 20, learning rate 1e-3 and
-ten times that for fc8 (biases twice that), divided by ten every 2000 of 6000
-steps, decay 5e-4, crops of 321 mirrored at random, loss on every eighth
-pixel. Images are normalised as torchvision's weights expect; Caffe's would
-want `recipes.caffe_input`.
+Words: a data preset; a backbone; `small`; `fov4x4`, `fov4x4_rate8` or `fov7x7`
+for another field of view than LargeFOV; `msc` for the multi-scale branches.
+`--config.eval.crf=deeplab_v1_largefov` adds the dense CRF to the evaluation,
+`--config.init.backbone=vgg16.npz` starts from ImageNet.
+
+The recipe of the paper (Sec. 4.1): SGD with momentum 0.9, batch 20, a learning
+rate of 1e-3 and ten times that for fc8 (biases twice that), divided by ten
+every 2000 of 6000 steps, decay 5e-4, crops of 321 mirrored at random, loss on
+every eighth pixel. Images are normalised as torchvision's weights expect;
+Caffe's weights need `recipes.caffe_input`.
 """
 
 from ml_collections import ConfigDict
 
 from jaxseg import recipes
-from jaxseg.config import parse_arg, with_data
 
-# fc6: kernel, rate, features (the table in jaxseg/models/deeplab_v1.py).
+# Fields of fc6 (the table in jaxseg/models/deeplab_v1.py).
 FIELDS_OF_VIEW = {
   "fov4x4": dict(kernel_size=4, dilation=4, features=4096),
   "fov4x4_rate8": dict(kernel_size=4, dilation=8, features=4096),
   "fov7x7": dict(kernel_size=7, dilation=4, features=4096),
 }
-VARIANTS = (*FIELDS_OF_VIEW, "msc")
+WORDS = ("small", *FIELDS_OF_VIEW, "msc")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """DeepLab v1 on the data preset, and with the variants, that `arg` names."""
-  preset, variants = parse_arg(arg, VARIANTS)
-  c = with_data(preset)
-  with c.unlocked():
-    c.name = "deeplab_v1"
-    c.model = ConfigDict(
-      dict(
-        name="deeplab_v1",
-        backbone=dict(name="vgg16", width=64, batch_norm=False),
-        features=1024,
-        kernel_size=3,
-        dilation=12,
-        multi_scale_features=128 if "msc" in variants else 0,
-        dropout_rate=0.5,
-      )
-    )
-  for variant in variants:
-    c.model.update(FIELDS_OF_VIEW.get(variant, {}))
+  """Returns the configuration with the words of `arg`."""
+  views = tuple(FIELDS_OF_VIEW)
+  c = recipes.network_config("deeplab_v1", arg, WORDS, exclusive=(views,))
+  for word in c.words:
+    c.model.update(FIELDS_OF_VIEW.get(word, {}))
+  if "msc" in c.words:
+    c.model.multi_scale_features = 128
   recipes.caffe_sgd(c)
   c.optimizer.learning_rate = 1e-3
   c.optimizer.multipliers = (
@@ -57,16 +47,15 @@ def get_config(arg: str = "") -> ConfigDict:
   c.loss.label_stride = 8
   c.augment.update(crop=(321, 321), scale=(1.0, 1.0))
   c.train.update(steps=6000, batch_size=20, eval_every=1000)
-  if preset == "shapes":
+  if "small" in c.words:
     small(c)
   return c
 
 
 def small(c: ConfigDict) -> None:
-  """Narrow, with batch normalisation, and rates for an 8x8 map."""
-  recipes.from_scratch(c, learning_rate=3e-3, steps=1000)
+  """Sets a narrow VGG with batch normalisation, and a rate for an 8x8 map."""
+  recipes.small(c, learning_rate=3e-3, steps=1000)
   c.model.backbone.update(width=16, batch_norm=True)
   c.model.update(features=64, dropout_rate=0.1)
   c.model.dilation = min(c.model.dilation, 3)
-  c.augment.crop = (64, 64)
   c.loss.label_stride = 1

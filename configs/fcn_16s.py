@@ -1,22 +1,33 @@
-"""FCN-16s (Long et al. 2015): python train.py --config=configs/fcn_16s.py
+"""FCN-16s (Long et al. 2015, arXiv:1411.4038).
 
-Data presets: `:shapes` (the default; narrow, minutes on two CPU cores),
-`:camvid`, `:folder`. The second of three stages: it starts from FCN-32s with
-`--config.init.model=runs/fcn_32s-camvid`, and what it adds starts from zero
+  python train.py --config=configs/fcn_16s.py
+  python train.py --config=configs/fcn_16s.py:camvid
+    --config.init.model=runs/fcn_32s-camvid
+
+Words: a data preset; a backbone; `small`; `heavy`. FCN-16s is the second of
+three stages: it starts from FCN-32s. The layers that it adds start from zero
 scores and bilinear kernels.
 
-FCN-32s's recipe at a hundredth of its rate (Sec. 4.2); `,heavy` likewise.
+The recipe is that of FCN-32s at a hundredth of its learning rate (Sec. 4.2),
+with `heavy` as well.
 """
 
 from ml_collections import ConfigDict
 
 from jaxseg import recipes
 
-VARIANTS = recipes.FCN_VARIANTS
+WORDS = ("small", "heavy")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """FCN-16s on the data preset, and with the variant, that `arg` names."""
-  c = recipes.fcn("fcn_16s", arg, learning_rate=1e-6)
-  c.init.skip = ("score_pool4|upscore",)  # What this stage adds.
+  """Returns the configuration with the words of `arg`."""
+  c = recipes.network_config("fcn_16s", arg, WORDS, exclusive=(WORDS,))
+  c.model.learned_upsampling = "intermediate"
+  recipes.whole_images(c, learning_rate=1e-6)
+  if "heavy" in c.words:
+    c.model.learned_upsampling = "none"
+    recipes.heavy_momentum(c, learning_rate=1e-12, momentum=0.99, steps=100_000)
+  if "small" in c.words:
+    recipes.small_fcn(c)
+  c.init.skip = ("score_pool4|upscore",)  # Layers that this stage adds.
   return c

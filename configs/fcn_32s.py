@@ -1,22 +1,31 @@
-"""FCN-32s (Long et al. 2015): python train.py --config=configs/fcn_32s.py
+"""FCN-32s (Long et al. 2015, arXiv:1411.4038).
 
-Data presets: `:shapes` (the default; narrow, minutes on two CPU cores),
-`:camvid`, `:folder`. The first of three stages: FCN-16s starts from it.
+  python train.py --config=configs/fcn_32s.py
+  python train.py --config=configs/fcn_32s.py:camvid
 
-The recipe of the CVPR text (Sec. 4.3): SGD at a fixed rate of 1e-4, momentum
-0.9, decay 5e-4, biases twice as fast, batch 20, no augmentation. `,heavy` is
-the released solver's: one image a step, the loss summed over its pixels, rate
-1e-10, momentum 0.99. To start from a VGG-16, its dense layers too, see
-`jaxseg/models/convolutionalise.py`.
+Words: a data preset; a backbone; `small`; `heavy`. FCN-32s is the first of
+three stages: FCN-16s starts from it.
+
+The recipe of the CVPR text (Sec. 4.3): SGD with a fixed learning rate of 1e-4,
+momentum 0.9, decay 5e-4, biases twice as fast, batch 20, no augmentation.
+`heavy` is the released solver's: one image a step, the loss summed over its
+pixels, a learning rate of 1e-10, momentum 0.99.
+`jaxseg/models/convolutionalise.py` starts from a VGG-16 with its dense layers.
 """
 
 from ml_collections import ConfigDict
 
 from jaxseg import recipes
 
-VARIANTS = recipes.FCN_VARIANTS
+WORDS = ("small", "heavy")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """FCN-32s on the data preset, and with the variant, that `arg` names."""
-  return recipes.fcn("fcn_32s", arg, learning_rate=1e-4, stage=False)
+  """Returns the configuration with the words of `arg`."""
+  c = recipes.network_config("fcn_32s", arg, WORDS, exclusive=(WORDS,))
+  recipes.whole_images(c, learning_rate=1e-4)
+  if "heavy" in c.words:
+    recipes.heavy_momentum(c, learning_rate=1e-10, momentum=0.99, steps=100_000)
+  if "small" in c.words:
+    recipes.small_fcn(c)
+  return c

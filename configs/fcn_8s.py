@@ -1,21 +1,33 @@
-"""FCN-8s (Long et al. 2015): python train.py --config=configs/fcn_8s.py
+"""FCN-8s (Long et al. 2015, arXiv:1411.4038).
 
-Data presets: `:shapes` (the default; narrow, minutes on two CPU cores),
-`:camvid`, `:folder`. The last of three stages: it starts from FCN-16s with
-`--config.init.model=runs/fcn_16s-camvid`. `fcn_8s_at_once` needs no stages.
+  python train.py --config=configs/fcn_8s.py
+  python train.py --config=configs/fcn_8s.py:camvid
+    --config.init.model=runs/fcn_16s-camvid
 
-FCN-16s's recipe at a hundredth of its rate; `,heavy` likewise.
+Words: a data preset; a backbone; `small`; `heavy`. FCN-8s is the last of three
+stages: it starts from FCN-16s. `fcn_8s_at_once` needs no stages.
+
+The recipe is that of FCN-16s at a hundredth of its learning rate, with `heavy`
+as well.
 """
 
 from ml_collections import ConfigDict
 
 from jaxseg import recipes
 
-VARIANTS = recipes.FCN_VARIANTS
+WORDS = ("small", "heavy")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """FCN-8s on the data preset, and with the variant, that `arg` names."""
-  c = recipes.fcn("fcn_8s", arg, learning_rate=1e-8)
-  c.init.skip = ("score_pool3|upscore_pool4|upscore/",)  # What this stage adds.
+  """Returns the configuration with the words of `arg`."""
+  c = recipes.network_config("fcn_8s", arg, WORDS, exclusive=(WORDS,))
+  c.model.learned_upsampling = "intermediate"
+  recipes.whole_images(c, learning_rate=1e-8)
+  if "heavy" in c.words:
+    c.model.learned_upsampling = "none"
+    recipes.heavy_momentum(c, learning_rate=1e-14, momentum=0.99, steps=100_000)
+  if "small" in c.words:
+    recipes.small_fcn(c)
+  # Layers that this stage adds.
+  c.init.skip = ("score_pool3|upscore_pool4|upscore/",)
   return c

@@ -1,55 +1,52 @@
-"""SegNet-Basic (2017): python train.py --config=configs/segnet_basic.py
+"""SegNet-Basic (Badrinarayanan et al. 2017, arXiv:1511.00561).
 
-Data presets: `configs/segnet_basic.py:shapes` (the default), `:camvid`,
-`:folder`. `:camvid,laptop` and `:folder,laptop` fit two CPU cores.
+  python train.py --config=configs/segnet_basic.py
+  python train.py --config=configs/segnet_basic.py:camvid,laptop
 
-The published recipe (SegNet-Tutorial's solver and prototxt; batch 12 is the
-paper's, the solver's is 4): SGD 0.9, a fixed rate of 0.1, decay 5e-4, 10,000
-steps; images of 360x480 as they are, 0..255 without a mean (local response
-normalisation takes its place) and without augmentation; classes weighted by
-median frequency, the loss divided by the number of pixels; the norms'
-statistics are those of all training images, taken anew before each evaluation:
-at this rate running averages describe a network long gone.
+Words: a data preset; `small`; `laptop` for two CPU cores.
+
+The published recipe (SegNet-Tutorial's solver and prototxt; the batch of 12 is
+the paper's, the solver has 4): SGD with momentum 0.9, a fixed learning rate of
+0.1, decay 5e-4, 10,000 steps; images of 360x480 in 0..255 without a mean (local
+response normalisation replaces it) and without augmentation; classes weighted
+by median frequency, the loss divided by the number of pixels. The statistics of
+the norms are those of all training images, recomputed before each evaluation:
+at this learning rate running averages describe an outdated network.
 """
 
 from ml_collections import ConfigDict
 
 from jaxseg import recipes
-from jaxseg.config import parse_arg, with_data
 
-VARIANTS = ("laptop",)
+WORDS = ("small", "laptop")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """SegNet-Basic on the data preset, and with the variants, `arg` names."""
-  preset, variants = parse_arg(arg, VARIANTS)
-  c = with_data(preset)
-  with c.unlocked():
-    c.name = "segnet_basic"
-    c.model = ConfigDict(
-      dict(name="segnet_basic", features=64, kernel_size=7, stages=4)
-    )
+  """Returns the configuration with the words of `arg`."""
+  c = recipes.network_config("segnet_basic", arg, WORDS)
   recipes.caffe_input(c, mean=(0.0, 0.0, 0.0))
-  recipes.segnet(c, learning_rate=0.1, steps=10_000, batch_size=12)
-  c.train.eval_every = 500
-  if preset == "shapes":
-    small(c)
-  elif "laptop" in variants:
+  recipes.caffe_sgd(c)
+  recipes.median_frequency(c)
+  c.optimizer.learning_rate = 0.1
+  c.schedule.name = "constant"
+  c.augment.update(scale=(1.0, 1.0), flip=False)
+  c.train.update(steps=10_000, batch_size=12, eval_every=500)
+  c.train.norm_batches = 31  # All 367 training images of CamVid.
+  if "small" in c.words:
+    recipes.small(c, learning_rate=1e-2, steps=800, eval_batch_size=50)
+    c.augment.flip = True
+    c.loss.balance = ""
+    c.model.features = 16
+  elif "laptop" in c.words:
     laptop(c)
   return c
 
 
-def small(c: ConfigDict) -> None:
-  """A quarter of the features: minutes on two CPU cores."""
-  recipes.small_segnet(c, learning_rate=1e-2, steps=800)
-  c.model.features = 16
-
-
 def laptop(c: ConfigDict) -> None:
-  """The whole network on images of half the size, batch 4 as the tutorial's.
+  """Sets the whole network on images of half the size, batch 4 as the solver.
 
-  Half an hour on two CPU cores. Evaluation shrinks the images likewise and
-  scores at their full size.
+  It takes half an hour on two CPU cores. Evaluation shrinks the images alike
+  and scores at their full size.
   """
   c.augment.update(crop=(180, 240), scale=(0.5, 0.5))
   c.eval.update(scales=(0.5,), batch_size=8)

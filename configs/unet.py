@@ -1,73 +1,57 @@
-"""U-Net (2015): python train.py --config=configs/unet.py
+"""U-Net (Ronneberger, Fischer & Brox 2015, arXiv:1505.04597).
 
-Data presets: `configs/unet.py:shapes` (the default; narrow, minutes on two CPU
-cores), `:camvid`, `:folder`, and the paper's own, the membranes of ISBI 2012:
-`:isbi_em --config.data.path=../shared/data/isbi_em`. Variants: `released` (the
-authors' Caffe network), `same` (padded, with batch normalisation, as
-milesial/Pytorch-UNet; trained by AdamW, not by that code's RMSprop and Dice),
-`laptop` (two CPU cores): `:isbi_em,laptop`.
+  python train.py --config=configs/unet.py
+  python train.py --config=configs/unet.py:isbi_em --config.data.path=DIR
+  python train.py --config=configs/unet.py:isbi_em,laptop --config.data.path=DIR
 
-The paper's recipe (Sec. 3): SGD of momentum 0.99 with one large tile a batch,
+Words: a data preset (the paper's is `isbi_em`, the membranes of ISBI 2012);
+`small`; `laptop` for two CPU cores; `released` for the authors' Caffe network;
+`milesial` for the padded network with batch normalisation of
+milesial/Pytorch-UNet (trained by AdamW here, not by its RMSprop and Dice).
+
+The paper's recipe (Sec. 3): SGD with momentum 0.99 and one large tile a batch,
 classes balanced and borders between cells weighted by Eq. 2, elastic
-deformation of 10 pixels, rotation, shifts and grey values; the rate is not
-printed and chosen here. The crop of 388 is the output of Fig. 1; around it
-training sees the crop's mirror image. Evaluation takes the whole image, which
-overlapping tiles equal (`unet.overlap_tile`, for images beyond the memory).
+deformation of 10 pixels, rotation, shifts and grey values. The paper does not
+give a learning rate; it is chosen here. The crop of 388 is the output of
+Fig. 1; the mirror image of the crop surrounds it in training. Evaluation takes
+the whole image, which overlapping tiles equal (`unet.overlap_tile`, for images
+beyond the memory).
 """
 
 from ml_collections import ConfigDict
 
 from jaxseg import recipes
-from jaxseg.config import parse_arg, with_data
-from jaxseg.models import unet
+from jaxseg.models import VARIANTS
 
-VARIANTS = ("released", "same", "laptop")
+WORDS = ("small", "laptop", "released", "milesial")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """U-Net on the data preset, and with the variants, that `arg` names."""
-  preset, variants = parse_arg(arg, VARIANTS)
-  c = with_data(preset)
-  with c.unlocked():
-    c.name = "unet"
-    c.model = ConfigDict(
-      dict(
-        name="unet",
-        features=(64, 128, 256, 512, 1024),
-        padding="valid",
-        upsample="transposed",
-        up_features=(),
-        act_upsampled=False,
-        skip_first=True,
-        dropout_levels=(4, 5),
-        dropout_rate=0.5,
-      )
-    )
-  # No larger than the images.
+  """Returns the configuration with the words of `arg`."""
+  c = recipes.network_config(
+    "unet", arg, WORDS, exclusive=(("laptop", "released", "milesial"),)
+  )
   c.augment.crop = tuple(min(side, 388) for side in c.data.canvas)
   c.optimizer.update(learning_rate=1e-3, momentum=0.99, weight_decay=0.0)
   c.schedule.name = "constant"
   c.train.update(steps=30_000, batch_size=1, eval_every=1000)
   c.eval.batch_size = 6
-  if preset == "isbi_em":
+  if c.data.name == "isbi_em":
     c.augment.update(elastic_std=10.0, rotation=180.0)
     c.augment.update(brightness=0.2, contrast=0.2)
-    # For two classes the balance of Eq. 2: half by the share of the class.
+    # Half of the inverse class share: for two classes the balance of Eq. 2.
     c.loss.update(balance="median_frequency", border_weight=10.0)
-  if "released" in variants:
-    c.model.update(unet.RELEASED)
-  if "same" in variants:
-    same(c)
-  if preset == "shapes":
+  if "milesial" in c.words:
+    normalised(c)
+  if "small" in c.words:
     small(c)
-  elif "laptop" in variants:
+  elif "laptop" in c.words:
     laptop(c)
   return c
 
 
-def same(c: ConfigDict) -> None:
-  """Padded and normalised: any size, no mirroring, an ordinary optimizer."""
-  c.model.update(unet.SAME)
+def normalised(c: ConfigDict) -> None:
+  """Sets batch normalisation and an ordinary optimizer."""
   c.norm.name = "batch"
   recipes.adamw(c, learning_rate=1e-3)
   c.schedule.name = "poly"
@@ -75,16 +59,15 @@ def same(c: ConfigDict) -> None:
 
 
 def small(c: ConfigDict) -> None:
-  """Three levels of few features; the mirror image doubles the canvas."""
-  recipes.from_scratch(c, learning_rate=4e-3, steps=800)
-  c.augment.crop = c.data.canvas
+  """Sets three levels of few features; mirroring doubles the canvas."""
+  recipes.small(c, learning_rate=4e-3, steps=800, eval_batch_size=50)
   c.model.update(features=(8, 16, 32), dropout_levels=(3,))
-  c.eval.batch_size = 50
 
 
 def laptop(c: ConfigDict) -> None:
-  """A quarter of the features, padded: ten minutes on two cores."""
-  same(c)
+  """Sets a quarter of the features, padded: ten minutes on two cores."""
+  c.model.update(VARIANTS["unet"]["milesial"])
+  normalised(c)
   recipes.from_scratch(c, learning_rate=2e-3, steps=450)
   c.model.features = (16, 32, 64, 128, 256)
   c.augment.crop = (256, 256)

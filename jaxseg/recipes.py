@@ -1,31 +1,114 @@
-"""Parts of recipes that several configurations share.
+"""Building blocks that several files in `configs/` share.
 
-Each changes a configuration in place. What only one network does stands in
-its own file in `configs/`.
+Each function changes a configuration in place, except `network_config`, which
+creates one. A block that one network uses stands in that network's config file.
 """
 
-from ml_collections import ConfigDict
+from collections.abc import Sequence
 
-from jaxseg.config import parse_arg, with_data
+from ml_collections import ConfigDict, config_dict
+
+from jaxseg import models
+from jaxseg.backbones import BACKBONES
+from jaxseg.config import BackboneFields, parse_words, with_data
 from jaxseg.data.datasets import DATASETS
 
-# Mean colour of ImageNet as the Caffe networks subtract it, RGB in 0..255:
-# FCN's voc_layers.py; DeepLab's and DeconvNet's prototxts round it.
+# RGB mean of ImageNet in 0..255 that the Caffe networks subtract (FCN's
+# voc_layers.py; the prototxts of DeepLab and DeconvNet round it).
 CAFFE_MEAN = (122.67892, 116.66877, 104.00699)
 
-CAMVID_IMAGES = 367  # for training
-# Share of the training pixels ** -0.4, scaled to a mean of 1 over the pixels:
-# rare classes count more, not as much more as by median frequency.
+CAMVID_IMAGES = 367  # number of training images
+# (share of the training pixels) ** -0.4 of each class, scaled to a mean of 1
+# over the pixels: a milder balance than median frequency.
 CAMVID_WEIGHTS = (
   0.94, 0.79, 2.82, 0.73, 1.32, 1.07, 2.71, 2.47, 1.53, 3.46, 3.72,
 )  # fmt: skip
 
 
-def caffe_sgd(c: ConfigDict) -> None:
-  """SGD as the Caffe networks of 2014 to 2016 had it.
+def network_config(
+  network: str,
+  arg: str,
+  words: Sequence[str] = (),
+  *,
+  with_backbone: Sequence[str] = (),
+  exclusive: Sequence[Sequence[str]] = (),
+) -> ConfigDict:
+  """Returns the base configuration with a paper's network and a data preset.
 
-  Momentum 0.9, decay 5e-4; biases learn twice as fast and do not decay
-  (lr_mult and decay_mult of their prototxts).
+  A word that names a variant in `models.VARIANTS`, or a backbone, selects it.
+
+  Args:
+    network: Key of `models.MODELS`.
+    arg: Words that follow the colon of `--config=configs/name.py:words`.
+    words: Words that the config file knows besides the data presets.
+    with_backbone: Those that choose a backbone, besides `small` and `laptop`.
+      None of them goes together with the name of a backbone.
+    exclusive: Groups of words of which at most one may be given. Variants
+      exclude each other, and `laptop` excludes `small` and `shapes`, whose
+      images are too small to be halved.
+
+  Raises:
+    UserError: An unknown word, or words that exclude each other.
+  """
+  variants = tuple(models.VARIANTS.get(network, ()))
+  backbones = tuple(BACKBONES) if network in models.PAPER_BACKBONES else ()
+  groups = [variants, backbones, ("small", "laptop"), ("shapes", "laptop")]
+  for word in ("small", "laptop", *with_backbone):
+    groups.append((word, *backbones))
+  chosen = parse_words(
+    arg, words, backbones=backbones, exclusive=(*groups, *exclusive)
+  )
+  c = with_data(chosen[0])
+  backbone = next((word for word in chosen if word in backbones), None)
+  with c.unlocked():
+    c.name = network
+    c.words = chosen
+    c.model = _record(
+      models.fields(network, backbone=backbone, variant=_variant(c))
+    )
+  return c
+
+
+def replace_backbone(c: ConfigDict, name: str, **fields) -> None:
+  """Replaces the backbone; its other fields are the paper's where it has them.
+
+  Args:
+    c: Configuration whose words may name a variant of the network.
+    name: Key of `BACKBONES`.
+    **fields: Fields of the backbone that differ.
+  """
+  found = models.fields(
+    c.model.name, backbone={"name": name, **fields}, variant=_variant(c)
+  )
+  with c.unlocked():
+    c.model.backbone = _record(found).backbone
+
+
+def _variant(c: ConfigDict) -> str:
+  """Returns the variant that one of the words names."""
+  variants = models.VARIANTS.get(c.name, ())
+  return next((word for word in c.words if word in variants), "paper")
+
+
+def _record(fields) -> ConfigDict:
+  """Returns fields of a network in a form whose every field can be overridden.
+
+  None is a placeholder, which takes any value from the command line.
+  """
+  fields = {
+    key: config_dict.placeholder(object) if value is None else value
+    for key, value in fields.items()
+  }
+  if "backbone" in fields:
+    fields["backbone"] = BackboneFields(_record(fields["backbone"]))
+  return ConfigDict(fields)
+
+
+def caffe_sgd(c: ConfigDict) -> None:
+  """Sets the SGD of the Caffe networks of 2014 to 2016.
+
+  Momentum is 0.9 and weight decay 5e-4. Biases learn twice as fast and do not
+  decay (lr_mult and decay_mult of their prototxts).
   """
   c.optimizer.update(
     name="sgd",
@@ -37,27 +120,13 @@ def caffe_sgd(c: ConfigDict) -> None:
 
 
 def caffe_input(c: ConfigDict, mean=CAFFE_MEAN) -> None:
-  """Pixels 0..255 less a mean colour, not divided by a deviation."""
+  """Sets an input of 0..255 less a mean colour, undivided by a deviation."""
   c.data.mean = tuple(value / 255 for value in mean)
   c.data.std = (1 / 255,) * 3
 
 
-def deeplab_sgd(c: ConfigDict, *, weight_decay: float) -> None:
-  """SGD of DeepLab v3 and v3+ (research/deeplab, train.py).
-
-  Learning rate 0.007 for a batch of 16, momentum 0.9. Kernels alone decay,
-  depthwise ones excepted; the only bias, the scores', learns twice as fast.
-  """
-  c.optimizer.update(
-    learning_rate=0.007,
-    weight_decay=weight_decay,
-    no_decay=("(bias|scale|depthwise/conv/kernel)$",),
-    multipliers=(("^classifier/bias$", 2.0),),
-  )
-
-
 def adamw(c: ConfigDict, *, learning_rate: float) -> None:
-  """AdamW; biases and scales do not decay."""
+  """Sets AdamW with a decay of 0.01 for all but biases and scales."""
   c.optimizer.update(
     name="adamw",
     learning_rate=learning_rate,
@@ -67,23 +136,50 @@ def adamw(c: ConfigDict, *, learning_rate: float) -> None:
 
 
 def from_scratch(c: ConfigDict, *, learning_rate: float, steps: int) -> None:
-  """What trains a narrow network from random weights in minutes.
+  """Sets a recipe that trains a narrow network from random weights.
 
-  AdamW, a cosine after a short warm-up, an average of the weights, and the
-  running averages of the norms as they are.
+  It has AdamW in batches of 16, a cosine after a short warm-up, averaged
+  parameters, and running averages in the norms.
   """
   adamw(c, learning_rate=learning_rate)
-  c.optimizer.update(multipliers=(), ema_decay=0.98)
+  c.optimizer.update(multipliers=(), accumulate=1, ema_decay=0.98)
   c.schedule.update(name="cosine", warmup_steps=50)
   c.train.update(steps=steps, batch_size=16, eval_every=steps // 2)
   c.train.norm_batches = 0
 
 
-def half_size(c: ConfigDict) -> None:
-  """Training from random weights on images of half the size.
+def small(
+  c: ConfigDict, *, learning_rate: float, steps: int, eval_batch_size: int = 16
+) -> None:
+  """Sets the recipe of the word `small`: minutes on two CPU cores.
 
-  Half an hour on two CPU cores for a ResNet-18 on CamVid. Evaluation shrinks
-  the images likewise and scores at their full size.
+  It is `from_scratch` on crops of at most 128x128 pixels. Data sets whose
+  images are larger are evaluated four images at a time.
+  """
+  from_scratch(c, learning_rate=learning_rate, steps=steps)
+  height, width = c.data.canvas
+  c.augment.crop = (min(height, 128), min(width, 128))
+  large = (height, width) != c.augment.crop
+  c.eval.batch_size = 4 if large else eval_batch_size
+
+
+def narrow_resnet(c: ConfigDict, *, output_stride: int, **fields) -> None:
+  """Sets a ResNet-18 of width 16 whose last stage has one block."""
+  replace_backbone(
+    c,
+    "resnet18",
+    output_stride=output_stride,
+    width=16,
+    stage_sizes=(2, 2, 2, 1),
+    **fields,
+  )
+
+
+def half_size(c: ConfigDict) -> None:
+  """Sets the recipe of the word `laptop` for a ResNet-18 from random weights.
+
+  Images have half their size: half an hour on two CPU cores for CamVid.
+  Evaluation shrinks the images alike and scores at their full size.
   """
   from_scratch(c, learning_rate=1e-3, steps=1200)
   c.optimizer.update(weight_decay=0.02, ema_decay=0.99)
@@ -96,138 +192,11 @@ def half_size(c: ConfigDict) -> None:
     c.loss.class_weights = CAMVID_WEIGHTS
 
 
-def segnet(
-  c: ConfigDict, *, learning_rate: float, steps: int, batch_size: int
-) -> None:
-  """SegNet's, of the tutorial's solvers and prototxts.
-
-  A fixed rate, images unchanged, classes weighted by median frequency (as
-  published, or computed from the masks), the loss divided by the number of
-  pixels, and statistics of the norms over all of CamVid's 367 training images.
-  """
-  caffe_sgd(c)
-  c.augment.update(scale=(1.0, 1.0), flip=False)
-  c.loss.class_weights = DATASETS[c.data.name].class_weights
-  c.loss.update(balance="median_frequency", normalise_by="count")
-  c.optimizer.learning_rate = learning_rate
-  c.schedule.name = "constant"
-  c.train.update(steps=steps, batch_size=batch_size, eval_every=1000)
-  c.train.norm_batches = -(-CAMVID_IMAGES // batch_size)
-
-
-def small_segnet(c: ConfigDict, *, learning_rate: float, steps: int) -> None:
-  """What trains a narrow SegNet from random weights in minutes."""
-  from_scratch(c, learning_rate=learning_rate, steps=steps)
-  c.augment.flip = True
-  c.loss.balance = ""
-  c.eval.batch_size = 50
-
-
-def fc_densenet(name: str, preset: str, **fields) -> ConfigDict:
-  """A configuration of FC-DenseNet (config/FC-DenseNet103.py and train.py).
-
-  RMSprop 1e-3, multiplied by 0.995 after each epoch (of CamVid's 367 images
-  in threes), at most 750 epochs, crops of 224, L2 of 1e-4 on all but biases,
-  whose gradient is 2e-4 w there. Evaluation normalises by the batch, so one
-  image is a batch: 360x480 pixels are about as many as three crops, and no
-  padding enters. The authors tested with ten.
-
-  Args:
-    name: of the network.
-    preset: of the data.
-    **fields: of the network: `down_layers`, `bottleneck_layers`, `growth`.
-  """
-  c = with_data(preset)
-  with c.unlocked():
-    c.name = name
-    c.model = ConfigDict(
-      dict(
-        name=name,
-        **fields,
-        stem_features=48,
-        dropout_rate=0.2,
-        batch_statistics="batch",
-      )
-    )
-  epoch = CAMVID_IMAGES // 3
-  c.optimizer.update(
-    name="rmsprop",
-    learning_rate=1e-3,
-    momentum=0.0,
-    decay_rate=0.9,
-    epsilon=1e-6,
-    weight_decay=2e-4,
-    no_decay=("bias$",),
-  )
-  c.schedule.update(name="exponential", decay_rate=0.995, decay_steps=epoch)
-  c.augment.update(crop=(224, 224), scale=(1.0, 1.0), flip=True)
-  c.train.update(steps=750 * epoch, batch_size=3, eval_every=10 * epoch)
-  c.train.checkpoint_every = 10 * epoch
-  c.eval.batch_size = 1
-  return c
-
-
-def small_fc_densenet(
-  c: ConfigDict, *, down_layers: tuple[int, ...], bottleneck_layers: int
-) -> None:
-  """Three poolings and narrow blocks."""
-  from_scratch(c, learning_rate=4e-3, steps=800)
-  c.augment.crop = c.data.canvas
-  c.model.update(down_layers=down_layers, bottleneck_layers=bottleneck_layers)
-  c.model.update(growth=8, stem_features=16)
-  c.eval.batch_size = 50
-
-
-FCN_VARIANTS = ("heavy",)
-
-
-def fcn(
-  name: str, arg: str, *, learning_rate: float, stage: bool = True
-) -> ConfigDict:
-  """A configuration of FCN on VGG-16, in one of its stages.
-
-  Of the CVPR text (Sec. 4.3), or, by the variant "heavy", of the released
-  solver, whose loss is summed over the pixels of an image: its rates are a
-  millionth of the text's.
-
-  Args:
-    name: of the network.
-    arg: data preset and variants.
-    learning_rate: of the text.
-    stage: whether the network adds upsampling to that of an earlier one,
-      which learns where the text's recipe is followed.
-  """
-  preset, variants = parse_arg(arg, FCN_VARIANTS)
-  heavy = "heavy" in variants and preset != "shapes"
-  c = with_data(preset)
-  with c.unlocked():
-    c.name = name
-    c.model = ConfigDict(
-      dict(
-        name=name,
-        backbone=dict(name="vgg16", width=64, padding=100),
-        learned_upsampling="intermediate" if stage and not heavy else "none",
-        head_features=4096,
-        head_kernel_size=7,
-        dropout_rate=0.5,
-      )
-    )
-  whole_images(c, learning_rate=learning_rate)
-  if heavy:
-    # Its weights are Caffe's; torchvision's read the presets' normalisation.
-    caffe_input(c)
-    c.loss.normalise_by = "images"
-    c.optimizer.update(learning_rate=1e-6 * learning_rate, momentum=0.99)
-    c.train.update(steps=100_000, batch_size=1, eval_every=4000)
-  if preset == "shapes":
-    small_fcn(c)
-  return c
-
-
 def whole_images(c: ConfigDict, *, learning_rate: float) -> None:
-  """FCN's training: images unchanged, 20 at a time, a fixed rate, 175 epochs.
+  """Sets FCN's training on unchanged images (CVPR text, Sec. 4.3).
 
-  Epochs are those of CamVid's 367 images.
+  It takes 20 images a step for 175 epochs of CamVid's 367 images, at a fixed
+  rate.
   """
   caffe_sgd(c)
   c.schedule.name = "constant"
@@ -236,10 +205,92 @@ def whole_images(c: ConfigDict, *, learning_rate: float) -> None:
   c.train.update(steps=3200, batch_size=20, eval_every=400)
 
 
+def heavy_momentum(
+  c: ConfigDict, *, learning_rate: float, momentum: float, steps: int
+) -> None:
+  """Sets the released FCN solvers: one image a step, the loss summed over it.
+
+  The input is Caffe's, for whose weights the solvers are meant; torchvision's
+  weights expect the normalisation of the data presets.
+  """
+  caffe_input(c)
+  c.loss.normalise_by = "images"
+  c.optimizer.update(learning_rate=learning_rate, momentum=momentum)
+  c.train.update(steps=steps, batch_size=1, eval_every=4000)
+
+
 def small_fcn(c: ConfigDict) -> None:
-  """Narrow, and for images of 64x64: a smaller fc6 needs less padding."""
-  from_scratch(c, learning_rate=3e-3, steps=1000)
-  c.model.backbone.update(name="vgg16_bn", width=8, padding=33)
+  """Sets a narrow FCN: a smaller fc6 needs less padding."""
+  small(c, learning_rate=3e-3, steps=1000)
+  replace_backbone(c, "vgg16_bn", width=8, padding=33)
   c.model.update(head_features=64, head_kernel_size=3, dropout_rate=0.1)
-  # Stamps of 64x64 that learn draw what no bilinear one can.
+  # Learned 64x64 kernels draw outlines that bilinear ones cannot.
   c.model.learned_upsampling = "all"
+
+
+def median_frequency(c: ConfigDict) -> None:
+  """Sets SegNet's loss: classes by median frequency, divided by the pixels.
+
+  The weights are the published ones of the data set, or are computed from its
+  training masks.
+  """
+  c.loss.class_weights = DATASETS[c.data.name].class_weights
+  c.loss.update(balance="median_frequency", normalise_by="count")
+
+
+def deeplab_sgd(
+  c: ConfigDict, *, learning_rate: float, weight_decay: float
+) -> None:
+  """Sets SGD as DeepLab v3 and v3+ have it (research/deeplab, train.py).
+
+  Momentum is 0.9. Only kernels decay, depthwise ones excepted, and the only
+  bias, that of the classifier, learns twice as fast.
+  """
+  c.optimizer.update(
+    learning_rate=learning_rate,
+    weight_decay=weight_decay,
+    no_decay=("(bias|scale|depthwise/conv/kernel)$",),
+    multipliers=(("^classifier/bias$", 2.0),),
+  )
+
+
+def epoch_decay(
+  c: ConfigDict,
+  *,
+  epochs: int,
+  batch_size: int,
+  learning_rate: float,
+  rate_decay: float,
+) -> None:
+  """Sets a learning rate that decays after each epoch of CamVid's 367 images.
+
+  Args:
+    c: Configuration.
+    epochs: Number of epochs; every tenth is evaluated and saved.
+    batch_size: Images a step.
+    learning_rate: Learning rate of the first epoch.
+    rate_decay: Factor on the learning rate after each epoch.
+  """
+  epoch = CAMVID_IMAGES // batch_size
+  c.optimizer.learning_rate = learning_rate
+  c.schedule.update(
+    name="exponential", decay_rate=rate_decay, decay_steps=epoch
+  )
+  c.train.update(
+    steps=epochs * epoch,
+    batch_size=batch_size,
+    eval_every=10 * epoch,
+    checkpoint_every=10 * epoch,
+  )
+
+
+def rmsprop(c: ConfigDict, *, decay_rate: float, weight_decay: float) -> None:
+  """Sets RMSprop without momentum (epsilon 1e-6); biases do not decay."""
+  c.optimizer.update(
+    name="rmsprop",
+    momentum=0.0,
+    decay_rate=decay_rate,
+    epsilon=1e-6,
+    weight_decay=weight_decay,
+    no_decay=("bias$",),
+  )

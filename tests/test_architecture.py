@@ -15,7 +15,7 @@ ALLOWED = {
   "files": set(),
   "types": set(),
   "config": {"errors"},
-  "recipes": {"config", "data"},
+  "recipes": {"config", "data", "models", "backbones"},
   "layers": set(),
   "backbones": {"layers"},
   "models": {"layers", "backbones"},

@@ -1,16 +1,22 @@
-"""Every configuration with every data preset loads, locks and builds."""
+"""Every config file, with every word, loads, locks and builds."""
 
+import ast
 import functools
+import io
 from pathlib import Path
+import statistics
+import tokenize
 
+from absl import flags
 import jax
 import jax.numpy as jnp
+from ml_collections import config_flags
 import numpy as np
 import pytest
 
 from config_files import CONFIGS, load_config, load_module
 from jaxseg import config as configs
-from jaxseg import tasks
+from jaxseg import models, tasks
 from jaxseg.data.datasets import DATASETS
 from jaxseg.errors import UserError
 from jaxseg.runs.run import create_model
@@ -18,31 +24,32 @@ from jaxseg.training import optimizers, step
 from jaxseg.training.state import create_state
 
 FILES = sorted(CONFIGS.glob("*.py"))
-
-
-# Every network in its narrow and in its published form; the other presets
-# differ from the second in sizes alone.
-SHOWN = ("shapes", "camvid")
+# The narrow and the published network; with other data they differ in sizes.
+SHOWN = ("shapes,small", "camvid")
 
 
 def cases() -> list:
-  """Each file with each preset, and each of its variants with CamVid."""
+  """Returns each file with each data preset, and each of its words."""
   found = []
   for path in FILES:
-    module = load_module(path)
+    words = load_module(path).WORDS
     for preset in configs.DATA_PRESETS:
-      marks = [] if preset in SHOWN else [pytest.mark.slow]
-      found.append((path, preset, marks))
-    for variant in getattr(module, "VARIANTS", ()):
-      found.append((path, f"camvid,{variant}", [pytest.mark.slow]))
+      found.append((path, preset))
+      found.append((path, f"{preset},small"))
+    found += [(path, f"camvid,{word}") for word in words if word != "small"]
   return [
-    pytest.param(path, arg, id=f"{path.stem}:{arg}", marks=marks)
-    for path, arg, marks in found
+    pytest.param(
+      path,
+      arg,
+      id=f"{path.stem}:{arg}",
+      marks=[] if arg in SHOWN else [pytest.mark.slow],
+    )
+    for path, arg in found
   ]
 
 
 def resolved(path: Path, arg: str):
-  """The configuration, with what would come from the data set filled in."""
+  """Returns a configuration with the fields that the data set fills in."""
   config = load_config(path.stem, arg)
   spec = DATASETS[config.data.name]
   with config.unlocked():
@@ -53,7 +60,7 @@ def resolved(path: Path, arg: str):
 
 
 def one_step(config, image_size):
-  """A step function of (state, batch), and the shapes of both."""
+  """Returns a step function of (state, batch), and the shapes of both."""
   model = create_model(config)
   key = jax.random.key(0)
   n, (h, w) = config.train.batch_size, image_size
@@ -86,11 +93,12 @@ def one_step(config, image_size):
 
 @pytest.mark.parametrize("path,arg", cases())
 def test_every_config_loads_locks_and_builds(path, arg):
-  """A step is traced, not run: at full size, in a second."""
+  """A step is traced at full size, which takes a second, and not run."""
   config = resolved(path, arg)
   assert config.is_locked
   assert config.name == path.stem
-  assert config.data.name == arg.split(",")[0]
+  assert config.words == tuple(arg.split(","))
+  assert config.data.name == config.words[0]
   run, state, batch = one_step(config, config.data.canvas)
   after, measured = jax.eval_shape(run, state, batch)
   assert jax.tree.leaves(state.params)
@@ -104,22 +112,21 @@ def test_every_config_loads_locks_and_builds(path, arg):
 )
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_config_takes_a_step(path, preset):
-  """The published networks with CamVid, on two small images.
+  """Published networks take a step on two small images of CamVid.
 
-  With the other presets the narrow networks of `shapes` take it, with the
-  recipe of the preset: what compiles in seconds. The laws over all networks
-  take steps of `shapes` itself.
+  Narrow networks, which compile within seconds, take it with the recipes of
+  the other presets. The laws over all networks take steps on `shapes`.
   """
   config = resolved(path, preset)
   if preset not in SHOWN:
     with config.unlocked():
-      config.model = load_config(path.stem, "shapes").model
+      config.model = load_config(path.stem).model
   config.train.batch_size = 2
   config.augment.update(crop=(96, 96), scale=(1.0, 1.0))
   run, state, batch = one_step(config, (96, 96))
   rng = np.random.default_rng(0)
   classes = len(config.data.class_names)
-  # Weights that scores shrink in, and grow in never: no draw of 250 million.
+  # Constant weights shrink the scores, and need no 250 million random draws.
   state = jax.tree.map(lambda a: jnp.full(a.shape, 1e-3, a.dtype), state)
   state = state.replace(step=jnp.zeros((), jnp.int32))
   batch = {
@@ -140,23 +147,158 @@ def test_every_config_takes_a_step(path, preset):
 
 
 @pytest.mark.parametrize(
-  "arg", ["camvid,cascade,torchvision", "camvid,torchvision,finetune"]
+  ("name", "arg"),
+  [
+    ("pspnet", "camvid,folder"),
+    ("pspnet", "folder,small,laptop"),
+    ("pspnet", "laptop"),  # On shapes, the default preset.
+    ("pspnet", "camvid,small,resnet101"),
+    ("pspnet", "camvid,resnet50,resnet101"),
+    ("deeplab_v2", "camvid,vgg,resnet50"),
+    ("deeplab_v3", "camvid,cascade,torchvision"),
+    ("deeplab_v3", "camvid,torchvision,finetune"),
+    ("deeplab_v3", "camvid,small,finetune"),
+    ("unet", "camvid,released,milesial"),
+  ],
 )
-def test_deeplab_v3_refuses_variants_that_exclude_each_other(arg):
-  with pytest.raises(UserError, match="leave out one"):
-    load_config("deeplab_v3", arg)
+def test_words_that_exclude_each_other_are_refused(name, arg):
+  with pytest.raises(UserError, match="exclude each other") as error:
+    load_config(name, arg)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("word", "meant"),
+  [("camvd", "camvid"), ("labtop", "laptop"), ("resnet51", "resnet50")],
+)
+def test_a_misspelt_word_is_refused_with_the_likely_one(word, meant):
+  with pytest.raises(UserError, match=f"did you mean '{meant}'"):
+    load_config("pspnet", f"camvid,{word}")
+
+
+def test_words_have_one_order():
+  expected = ("camvid", "laptop", "multi_scale")
+  for arg in ("laptop,camvid,multi_scale", " multi_scale, laptop,camvid"):
+    assert load_config("pspnet", arg).words == expected
+  assert load_config("pspnet").words == configs.DEFAULT_WORDS
+  assert load_config("pspnet", "caffe").words == ("shapes", "caffe")
+
+
+def test_the_default_workdir_has_configuration_and_words():
+  workdirs = {
+    arg: configs.default_workdir(load_config("pspnet", arg))
+    for arg in ("", "camvid,laptop", "camvid,resnet101")
+  }
+  assert workdirs == {
+    "": "runs/pspnet-shapes-small",
+    "camvid,laptop": "runs/pspnet-camvid-laptop",
+    "camvid,resnet101": "runs/pspnet-camvid-resnet101",
+  }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_shapes_selects_data_alone(path):
+  """Without `small` it has the network of the other presets."""
+  narrow = load_config(path.stem).model
+  networks = [load_config(path.stem, p).model for p in ("shapes", "camvid")]
+  assert networks[0] == networks[1] != narrow
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_field_exists_in_the_base(path):
-  config = load_config(path.stem)
   base = configs.base()
-  for section in config:
-    assert section in base
-    # Each file brings its own network's fields and heads.
-    if section in ("model", "norm") or not hasattr(config[section], "keys"):
-      continue
-    assert set(config[section]) == set(base[section]), section
+  for arg in ("", "camvid"):
+    config = load_config(path.stem, arg)
+    assert set(config) == set(base)
+    for section in base:
+      # The network has fields and heads of its own.
+      if section != "model" and hasattr(base[section], "keys"):
+        assert set(config[section]) == set(base[section]), section
+
+
+def leaves(tree, prefix=""):
+  """Yields the dotted name and value of each field in nested dicts."""
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield from leaves(value, f"{prefix}{key}.")
+    else:
+      yield f"{prefix}{key}", value
+
+
+def another(value):
+  """Returns a value of the same type, as a command line spells it."""
+  if isinstance(value, bool):
+    return str(not value)
+  if isinstance(value, int | float):
+    return str(value + 1)
+  return {str: "other", tuple: "(1, 2)"}.get(type(value), "0.25")
+
+
+@pytest.mark.parametrize("arg", SHOWN)
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_every_field_of_the_network_can_be_overridden(path, arg):
+  config = load_config(path.stem, arg)
+  known = dict(leaves(models.fields(path.stem)))
+  backbone = config.model.get("backbone", {}).get("name")
+  if backbone is not None:
+    known = dict(leaves(models.fields(path.stem, backbone=backbone)))
+  fields = dict(leaves(config.model.to_dict()))
+  assert fields.keys() == known.keys()
+  given = {f: another(v) for f, v in fields.items() if "name" not in f}
+  values = flags.FlagValues()
+  holder = config_flags.DEFINE_config_dict(
+    "config",
+    config,
+    flag_values=values,
+    sys_argv=["run", *(f"--config.model.{f}={v}" for f, v in given.items())],
+  )
+  values(["run", *(f"--config.model.{f}={v}" for f, v in given.items())])
+  after = dict(leaves(holder.value.model.to_dict()))
+  for field, text in given.items():
+    assert str(after[field]) == text, field
+
+
+def test_a_backbone_is_no_override():
+  """Its other fields would be those of another backbone."""
+  config = load_config("pspnet", "camvid")
+  with pytest.raises(UserError, match="camvid,resnet101"):
+    config.model.backbone.name = "resnet101"
+  backbone = load_config("pspnet", "camvid,resnet101").model.backbone
+  assert (backbone.name, backbone.stage_sizes) == ("resnet101", (3, 4, 23, 3))
+  assert (backbone.stem, backbone.output_stride) == ("deep", 8)
+
+
+def test_fields_build_the_papers_network():
+  for name in models.MODELS:
+    paper = models.create(name, num_classes=21)
+    assert models.create(**models.fields(name), num_classes=21) == paper
+
+
+def test_the_papers_fields_reach_backbones_that_have_them():
+  """PSPNet's ResNet has a deep stem; neither DenseNet nor AlexNet has one."""
+  for name in ("resnet18", "densenet121", "alexnet"):
+    backbone = models.fields("pspnet", backbone=name)["backbone"]
+    assert backbone["output_stride"] == 8
+    assert ("stem" in backbone) == (name == "resnet18")
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"head_feature": 8}, "field of pspnet.*did you mean 'head_features'"),
+    ({"backbone": {"name": "resnet18", "widht": 4}}, "did you mean 'width'"),
+    ({"backbone": {"name": "alexnet", "stem": "deep"}}, "field of alexnet"),
+    ({"variant": "caffe"}, "field of pspnet 'variant'"),
+  ],
+)
+def test_unknown_fields_are_refused(fields, message):
+  with pytest.raises(UserError, match=message):
+    models.create("pspnet", num_classes=2, **fields)
+
+
+def test_unknown_variants_are_refused():
+  with pytest.raises(UserError, match="did you mean 'caffe'"):
+    models.fields("pspnet", variant="cafe")
 
 
 def test_lists_never_appear_where_tuples_must():
@@ -170,6 +312,31 @@ def test_lists_never_appear_where_tuples_must():
     walk(load_config(path.stem).to_dict())
 
 
-def test_a_misspelt_preset_says_which_exist():
-  with pytest.raises(UserError, match="did you mean 'camvid'"):
-    configs.parse_arg("camvd")
+def code_lines(path: Path) -> int:
+  """Returns the number of lines without docstrings, comments and blanks."""
+  text = path.read_text()
+  skipped = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+  }
+  lines = set()
+  for token in tokenize.generate_tokens(io.StringIO(text).readline):
+    if token.type not in skipped:
+      lines.update(range(token.start[0], token.end[0] + 1))
+  for node in ast.walk(ast.parse(text)):
+    if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(
+      node
+    ):
+      first = node.body[0]
+      lines -= set(range(first.lineno, first.end_lineno + 1))
+  return len(lines)
+
+
+def test_config_files_are_short():
+  counts = {path.stem: code_lines(path) for path in FILES}
+  assert max(counts.values()) <= 50, counts
+  assert statistics.median(counts.values()) <= 25, counts

@@ -33,7 +33,7 @@ def refused(result, *expected):
     (["--config.train.steps=many"], ["config.train.steps", "many"]),
     (["--config.data.path=/nowhere"], ["/nowhere"]),
     (["--config.data.loader=tfdate"], ["did you mean 'tfdata'"]),
-    (["--config.model.backbone.name=resnet19"], ["did you mean 'resnet"]),
+    (["--config.model.backbone.name=resnet34"], ["by a word", ",resnet34"]),
     (["--config.optimizer.name=sdg"], ["did you mean 'sgd'"]),
     (["surplus"], ["unexpected argument 'surplus'"]),
   ],

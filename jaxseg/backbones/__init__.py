@@ -1,6 +1,8 @@
-"""Backbones: image -> {"c1" ... "c5"}; a table and `create`."""
+"""Backbones map an image to {"c1", ..., "c5"}: a table and its functions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any
 
 import flax.linen as nn
 
@@ -27,26 +29,88 @@ BACKBONES = {
 }
 
 
-def create(spec: str | Mapping, **defaults) -> nn.Module:
-  """Builds a backbone from its name, or a dict of its name and fields.
+# Fields that `models.create` hands over from the configuration at large.
+SHARED_FIELDS = frozenset({"norm", "dtype", "param_dtype"})
+
+
+def create(spec: str | Mapping, **fields) -> nn.Module:
+  """Builds a backbone from its name, or from a dict of its name and fields.
 
   Args:
     spec: "resnet50", or {"name": "resnet50", "output_stride": 8}.
-    **defaults: fields that `spec` does not name, e.g. `norm` and `dtype`; one
-      that the backbone does not have (AlexNet has no `norm`) is left out.
+    **fields: further fields; those in `spec` take precedence.
 
   Raises:
-    UserError: no such backbone, or a field in `spec` that it does not have
-      (the error says which exist).
+    UserError: an unknown backbone, or a field that it does not have (the
+      error lists the known ones).
   """
-  fields = {"name": spec} if isinstance(spec, str) else dict(spec)
-  name = fields.pop("name")
-  if name not in BACKBONES:
-    raise unknown_name("backbone", name, BACKBONES)
-  module = BACKBONES[name]
-  known = module.func.__dataclass_fields__.keys() - {"parent", "name"}
+  own = {"name": spec} if isinstance(spec, str) else dict(spec)
+  name = own.pop("name")
+  fields = {**fields, **own}
+  known = field_names(name)
   for field in fields:
     if field not in known:
       raise unknown_name(f"field of {name}", field, known)
-  defaults = {k: v for k, v in defaults.items() if k in known}
-  return module(**{**defaults, **fields}, name="backbone")
+  return BACKBONES[name](**fields, name="backbone")
+
+
+def field_names(name: str) -> frozenset[str]:
+  """Returns the names of all fields of a backbone.
+
+  Raises:
+    UserError: an unknown backbone.
+  """
+  if name not in BACKBONES:
+    raise unknown_name("backbone", name, BACKBONES)
+  return frozenset(defaults(BACKBONES[name]))
+
+
+def fields(name: str) -> dict[str, Any]:
+  """Returns the fields of a backbone that a configuration can hold.
+
+  Args:
+    name: key of `BACKBONES`.
+
+  Returns:
+    Each field with its value: numbers, strings, booleans, None and tuples of
+    them. `SHARED_FIELDS` and fields that hold functions or classes, such as
+    `act`, are left out.
+
+  Raises:
+    UserError: an unknown backbone.
+  """
+  field_names(name)
+  return writable(defaults(BACKBONES[name]))
+
+
+def defaults(entry: Callable[..., nn.Module]) -> dict[str, Any]:
+  """Returns the default of each field of a table's entry.
+
+  Args:
+    entry: a module class, or a `functools.partial` of one.
+
+  Returns:
+    Defaults by name, `dataclasses.MISSING` for fields without one. Flax's own
+    fields, `parent` and `name`, are left out.
+  """
+  found = {
+    field.name: field.default
+    for field in dataclasses.fields(getattr(entry, "func", entry))
+    if field.name not in ("parent", "name")
+  }
+  return {**found, **getattr(entry, "keywords", {})}
+
+
+def writable(values: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the values that a configuration can hold, without shared fields."""
+  return {
+    name: value
+    for name, value in values.items()
+    if name not in SHARED_FIELDS and _is_plain(value)
+  }
+
+
+def _is_plain(value: Any) -> bool:
+  if isinstance(value, tuple):
+    return all(map(_is_plain, value))
+  return value is None or isinstance(value, bool | int | float | str)

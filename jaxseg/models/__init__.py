@@ -1,13 +1,17 @@
-"""Networks: image -> {"logits", "aux_..."}; a table and `create`."""
+"""Networks map an image to {"logits", "aux_..."}: tables and their functions.
+
+`create` builds a network, `fields` lists the fields it can be built with.
+"""
 
 from collections.abc import Mapping
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxseg import backbones
-from jaxseg.errors import unknown_name
+from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.norm import NORMS
 from jaxseg.models import (
   classifier,
@@ -55,12 +59,11 @@ MODELS = {
   "fc_densenet103": fc_densenet.fc_densenet103,
 }
 
-# The backbone of each paper, for the networks that take one; a function of
-# the network's fields where it depends on them.
+# The backbone of each paper, for the networks that take one.
 PAPER_BACKBONES = {
   "deeplab_v1": deeplab_v1.BACKBONE,
   "deeplab_v2": deeplab_v2.BACKBONE,
-  "deeplab_v3": deeplab_v3.paper_backbone,
+  "deeplab_v3": deeplab_v3.BACKBONE,
   "deeplab_v3plus": deeplab_v3plus.BACKBONE,
   "deformable_deeplab": deformable_deeplab.BACKBONE,
   "fcn_32s": fcn.BACKBONE,
@@ -79,27 +82,31 @@ PAPER_BACKBONES = {
   "unet_backbone": unet_backbone.BACKBONE,
 }
 
+# Named sets of fields that differ from the paper's, by network.
+VARIANTS = {
+  "deeplab_v3": deeplab_v3.VARIANTS,
+  "pspnet": pspnet.VARIANTS,
+  "unet": unet.VARIANTS,
+}
+
 
 def create(name: str, *, num_classes: int, **fields) -> nn.Module:
   """Builds a network: the one place where strings become objects.
 
   Args:
     name: key of `MODELS`.
-    num_classes: output classes.
-    **fields: the network's own fields; a missing one is the paper's.
-      `backbone` is a name or a dict of a name and fields (fields that are not
-      given are the paper's), `norm` a key of `NORMS` or a dict of one and its
-      fields, `dtype` a name such as "bfloat16".
+    num_classes: number of classes in the output.
+    **fields: fields of the network; those left out have the paper's values.
+      `backbone` is a name or a dict of a name and fields, of which those left
+      out have the values that `fields` returns for this backbone. `norm` is a
+      key of `NORMS` or a dict of one and its fields, and `dtype` a name such
+      as "bfloat16"; both are handed over to the backbone.
 
   Raises:
     UserError: an unknown network, backbone, norm or field.
   """
-  if name not in MODELS:
-    raise unknown_name("model", name, MODELS)
-  module = MODELS[name]
-  # A network of a family is a `functools.partial` of its class.
-  cls = getattr(module, "func", module)
-  known = cls.__dataclass_fields__.keys() - {"parent", "name"}
+  entry = _entry(name)
+  known = backbones.defaults(entry)
   for field in fields:
     if field not in known:
       raise unknown_name(f"field of {name}", field, known)
@@ -111,14 +118,89 @@ def create(name: str, *, num_classes: int, **fields) -> nn.Module:
       shared[field] = jnp.dtype(fields[field])
   fields = {**fields, **shared}
   if name in PAPER_BACKBONES:
-    spec = fields.get("backbone", {})
-    spec = {"name": spec} if isinstance(spec, str) else dict(spec)
-    # The paper's fields reach another backbone as far as it has them.
-    paper = PAPER_BACKBONES[name]
-    paper = dict(paper(fields) if callable(paper) else paper)
-    spec = {"name": paper.pop("name"), **spec}
-    fields["backbone"] = backbones.create(spec, **{**paper, **shared})
-  return module(num_classes=num_classes, **fields)
+    spec = _backbone_spec(name, fields.get("backbone"))
+    has = backbones.field_names(spec["name"])
+    paper = _paper_backbone(name, spec["name"])
+    handed = {key: value for key, value in shared.items() if key in has}
+    fields["backbone"] = backbones.create(spec, **{**paper, **handed})
+  return entry(num_classes=num_classes, **fields)
+
+
+def fields(
+  name: str,
+  *,
+  backbone: str | Mapping[str, Any] | None = None,
+  variant: str = "paper",
+) -> dict[str, Any]:
+  """Returns every field of a network and its backbone with the paper's value.
+
+  `create(**fields("pspnet"), num_classes=21)` is the paper's network. A config
+  file starts from this dict, so each field in it can be overridden.
+
+  Args:
+    name: key of `MODELS`.
+    backbone: name of another backbone than the paper's, or a dict of its name
+      and fields. The fields that the paper sets on its backbone apply as far
+      as this one has them.
+    variant: "paper", or a key of `VARIANTS[name]`.
+
+  Returns:
+    `{"name": ..., FIELD: value, ..., "backbone": {"name": ..., ...}}` with
+    plain values. It leaves out `num_classes`, `norm`, `dtype`, `param_dtype`
+    and fields that hold functions.
+
+  Raises:
+    UserError: an unknown network, backbone, variant or field.
+  """
+  changes = _variant(name, variant)
+  found = {"name": name, **backbones.writable(backbones.defaults(_entry(name)))}
+  if name in PAPER_BACKBONES:
+    spec = _backbone_spec(name, backbone, changes.pop("backbone", {}))
+    paper = _paper_backbone(name, spec["name"])
+    found["backbone"] = {
+      "name": spec["name"],
+      **backbones.fields(spec["name"]),
+      **backbones.writable(paper),
+      **spec,
+    }
+    backbones.create(found["backbone"])  # Refuses unknown fields.
+  elif backbone is not None:
+    raise UserError(f"{name} takes no backbone, but backbone={backbone!r}")
+  return {**found, **changes}
+
+
+def _entry(name: str):
+  if name not in MODELS:
+    raise unknown_name("model", name, MODELS)
+  return MODELS[name]
+
+
+def _variant(name: str, variant: str) -> dict[str, Any]:
+  """Returns the fields by which a variant differs from the paper."""
+  _entry(name)
+  known = {"paper": {}, **VARIANTS.get(name, {})}
+  if variant not in known:
+    raise unknown_name(f"variant of {name}", variant, known)
+  return dict(known[variant])
+
+
+def _backbone_spec(
+  name: str,
+  spec: str | Mapping[str, Any] | None,
+  variant: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+  """Returns name and given fields of a backbone; the paper's is the default."""
+  own = {"name": spec} if isinstance(spec, str) else dict(spec or {})
+  variant = dict(variant or {})
+  own.setdefault("name", variant.pop("name", PAPER_BACKBONES[name]["name"]))
+  has = backbones.field_names(own["name"])
+  return {**{k: v for k, v in variant.items() if k in has}, **own}
+
+
+def _paper_backbone(name: str, backbone: str) -> dict[str, Any]:
+  """Returns the fields that a paper sets, as far as a backbone has them."""
+  has = backbones.field_names(backbone)
+  return {k: v for k, v in PAPER_BACKBONES[name].items() if k in has}
 
 
 def _norm(spec: str | Mapping):

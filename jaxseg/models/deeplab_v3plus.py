@@ -1,16 +1,17 @@
 """DeepLab v3+ (Chen et al. 2018, arXiv:1802.02611).
 
-The idea (Fig. 1c and 2): DeepLab v3's pyramid says what is there, early
-features say where it ends. The pyramid's 256 features are enlarged to stride
-4, joined with c2 reduced to 48 (many more would outweigh them, Table 1), and
-two 3x3 convolutions refine both before the last enlargement by four. All 3x3
-convolutions of pyramid and decoder are separable (Fig. 3).
+The idea (Fig. 1c and 2): DeepLab v3's pyramid recognises objects, and early
+features locate their borders. The 256 features of the pyramid are upsampled to
+stride 4 and concatenated with c2, which is reduced to 48 features (many more
+would outweigh the pyramid, Table 1). Two 3x3 convolutions refine the result
+before it is upsampled by four. All 3x3 convolutions of pyramid and decoder are
+separable (Fig. 3).
 
 Numbers are those of the paper and of the authors' code (research/deeplab):
-41,055,413 parameters with aligned Xception-65 and 21 classes. Other backbones
-are one field, `backbone="resnet101"` (with the authors' deep stem,
-45,812,037), `"mobilenet_v2"`, `"efficientnet_b0"`. The same network as
-others write it, by fields:
+41,055,413 parameters with aligned Xception-65 and 21 classes. Another backbone
+is one field: `backbone="resnet101"` (45,812,037 parameters with the authors'
+deep stem), `"mobilenet_v2"` or `"efficientnet_b0"`. The fields that reproduce
+the networks of two libraries:
 
 | field             | here | VainF | segmentation_models_pytorch |
 |-------------------|------|-------|-----------------------------|
@@ -48,18 +49,20 @@ class DeepLabV3Plus(nn.Module):
   """`[n, h, w, 3]` -> `logits` `[n, h, w, num_classes]`.
 
   Attributes:
-    backbone: gives c5, and c2 at stride 4.
-    rates: of the pyramid at output stride 16; at 8 they double.
-    features: of pyramid and decoder.
-    low_level_features: what c2 is reduced to.
-    decoder_convs: 3x3 convolutions after the two are joined.
-    separable_aspp: separable 3x3 convolutions in the pyramid.
-    separable_decoder: and in the decoder.
-    norm_between: those have a norm and a ReLU after their depthwise half.
-    aspp_conv: one more of them between the pyramid and its enlargement.
-    dropout_rate: of the pyramid.
-    align_corners: how maps are resized.
-    norm: the default has the authors' decay.
+    backbone: Backbone that provides c5, and c2 at stride 4.
+    rates: Atrous rates of the pyramid at output stride 16; they double at 8.
+    features: Features of pyramid and decoder.
+    low_level_features: Features to which c2 is reduced.
+    decoder_convs: Number of 3x3 convolutions after the concatenation.
+    separable_aspp: Whether the 3x3 convolutions of the pyramid are separable.
+    separable_decoder: Whether those of the decoder are separable.
+    norm_between: Whether a norm and a ReLU follow the depthwise half of a
+      separable convolution.
+    aspp_conv: Whether a 3x3 convolution follows the pyramid before it is
+      upsampled.
+    dropout_rate: Dropout rate after the pyramid.
+    align_corners: Whether maps are resized with aligned corners.
+    norm: Norm of all convolutions; the default has the authors' decay.
   """
 
   num_classes: int
@@ -120,5 +123,5 @@ class DeepLabV3Plus(nn.Module):
     return {"logits": resize(x.astype(jnp.float32), image.shape[1:3])}
 
 
-# `stem` is the authors' ResNets'; Xception has no such field.
+# `stem` applies to ResNets, which have the authors' deep stem here.
 BACKBONE = {"name": "xception65", "output_stride": 16, "stem": "deep"}

@@ -1,18 +1,13 @@
 """PSPNet: pyramid scene parsing (Zhao et al. 2017, arXiv:1612.01105).
 
-The idea (Fig. 3): average the last feature map into 1x1, 2x2, 3x3 and 6x6
-bins, so that each pixel is classified with the scene around it in view.
+The idea (Fig. 3): the last feature map is averaged into 1x1, 2x2, 3x3 and 6x6
+bins, so that each pixel is classified in the context of the whole scene.
 Numbers are those of the author's PyTorch code (hszhao/semseg,
-model/pspnet.py): a deep-stem ResNet at output stride 8 that dilates every
-block alike, Dropout2d 0.1, align_corners resizing, and an auxiliary head of
-256 features on c4 (loss weight 0.4, Sec. 3.3 and Fig. 4).
+model/pspnet.py): a deep-stem ResNet at output stride 8 whose blocks of one
+stage share a dilation, Dropout2d 0.1, resizing with aligned corners, and an
+auxiliary head of 256 features on c4 (loss weight 0.4, Sec. 3.3 and Fig. 4).
 
-The released Caffe networks (hszhao/PSPNet) are `pool_crop=473` (ADE20K, VOC)
-or 713 (Cityscapes), `channel_dropout=False` and a backbone of
-`ceil_mode=True`; `stride_in_1x1=True` too in the ResNet-50 for ADE20K. Their
-pools have fixed windows, the bins of a crop of that side: 60, 30, 20 and 10
-pixels of c5 at 473, 90, 45, 30 and 15 at 713. A larger image has more bins, a
-smaller one fewer, and at the crop itself both forms compute the same.
+`VARIANTS` at the end of this file has the released Caffe networks.
 """
 
 from collections.abc import Callable
@@ -37,10 +32,10 @@ from jaxseg.types import Images, Outputs
 
 
 def window_matrix(size: int, window: int) -> np.ndarray:
-  """The `[bins, size]` averaging matrix of windows laid side by side.
+  """Returns the `[bins, size]` averaging matrix of adjacent windows.
 
-  Caffe's pooling of equal kernel and stride: the last window may be partial,
-  and is averaged over the pixels it has.
+  It is Caffe's average pooling with equal kernel and stride: the last window
+  may be partial and is averaged over the pixels that it has.
   """
   bins = -(-size // window)
   matrix = np.zeros((bins, size), np.float32)
@@ -51,7 +46,7 @@ def window_matrix(size: int, window: int) -> np.ndarray:
 
 
 def window_avg_pool(x: jax.Array, window: int) -> jax.Array:
-  """Averages `[n, h, w, c]` in square windows, from the top left corner."""
+  """Averages `[n, h, w, c]` in square windows from the top left corner on."""
   rows, cols = (
     jnp.asarray(window_matrix(size, window), x.dtype) for size in x.shape[1:3]
   )
@@ -64,10 +59,10 @@ class PyramidPooling(nn.Module):
   """Concatenates `x` with its pooled, projected and resized pyramid.
 
   Attributes:
-    bins: along each side.
-    conv: a factory of `ConvNormAct`.
-    side: of the map that has these bins, others having windows of the same
-      size; 0 for bins of whatever map there is.
+    bins: Bins along each side, for each level of the pyramid.
+    conv: Factory of `ConvNormAct`.
+    side: Side of the feature map whose bins fix the size of the windows; 0
+      divides each map into `bins` instead.
   """
 
   bins: tuple[int, ...]
@@ -90,12 +85,14 @@ class PyramidPooling(nn.Module):
 
 
 class Head(nn.Module):
-  """3x3 convolution, Dropout2d, 1x1 classifier; logits in float32.
+  """3x3 convolution, Dropout2d and 1x1 classifier; logits are float32.
 
   Attributes:
-    features: of the convolution.
-    conv: a factory of `ConvNormAct`.
-    channel_dropout: whole channels fall out, not single values.
+    features: Features of the 3x3 convolution.
+    num_classes: Number of classes.
+    dropout_rate: Dropout rate before the classifier.
+    conv: Factory of `ConvNormAct`.
+    channel_dropout: Whether dropout removes whole channels.
   """
 
   features: int
@@ -126,14 +123,14 @@ class PSPNet(nn.Module):
   """`[n, h, w, 3]` -> `logits`, `aux_logits`, each `[n, h, w, num_classes]`.
 
   Attributes:
-    backbone: gives c4 and c5 at output stride 8.
-    bins: sides of the pooling pyramid.
-    head_features: features before the classifier.
-    aux_features: features of the auxiliary head on c4.
-    dropout_rate: of both heads.
-    channel_dropout: it drops whole channels.
-    pool_crop: side of the training crop whose bins fix the pools' windows
-      (Caffe); 0 pools every image into the same bins.
+    backbone: Backbone that provides c4 and c5 at output stride 8.
+    bins: Bins along each side, for each level of the pyramid.
+    head_features: Features before the classifier.
+    aux_features: Features of the auxiliary head on c4.
+    dropout_rate: Dropout rate of both heads.
+    channel_dropout: Whether dropout removes whole channels.
+    pool_crop: Side of the training crop whose bins fix the size of the pooling
+      windows (Caffe); 0 pools every image into the same bins.
   """
 
   num_classes: int
@@ -179,16 +176,30 @@ class PSPNet(nn.Module):
     }
 
   def _side(self) -> int:
-    """Of c5 at the crop that fixes the windows; 0 without one."""
+    """Returns the side of c5 for a crop of `pool_crop`; 0 without one."""
     if not self.pool_crop:
       return 0
     return (self.pool_crop - 1) // self.backbone.output_stride + 1
 
 
-# What semseg's backbone is; a config's own fields override them.
+# Fields of the ResNet-50 in semseg.
 BACKBONE = {
   "name": "resnet50",
   "output_stride": 8,
   "stem": "deep",
   "contract_dilation": False,
+}
+
+VARIANTS = {
+  # The released Caffe networks (hszhao/PSPNet). Their pooling windows have a
+  # fixed size, that of the bins of a training crop: 60, 30, 20 and 10 pixels
+  # of c5 for 473 (ADE20K, VOC), 90, 45, 30 and 15 for 713 (Cityscapes). A
+  # larger image has more bins, a smaller one fewer. The ResNet-50 for ADE20K
+  # strides in its 1x1 convolutions; the ResNet-101s have
+  # `stride_in_1x1=False`.
+  "caffe": {
+    "channel_dropout": False,
+    "pool_crop": 473,
+    "backbone": {"ceil_mode": True, "stride_in_1x1": True},
+  },
 }

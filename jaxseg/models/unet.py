@@ -1,25 +1,17 @@
 """U-Net (Ronneberger, Fischer & Brox 2015, arXiv:1505.04597).
 
-The idea (Fig. 1): a contracting path that sees what is there, an expanding
-path that says where, and at every level a skip that hands the fine map across
-to be concatenated with the coarse one, enlarged. Convolutions are not padded,
-so that 572 pixels become 388 (n = 16 m + 12 become n - 184); what the image
-lacks around it is its own mirror image (Fig. 2), and large images are done in
-tiles (`overlap_tile`).
+The idea (Fig. 1): a contracting path recognises objects, an expanding path
+locates them, and at every level a skip concatenates the fine map of the first
+with the upsampled coarse map of the second. Convolutions are not padded, so
+572 pixels become 388 (n = 16 m + 12 become n - 184). The image is continued
+by its mirror image (Fig. 2), and large images are processed in tiles
+(`overlap_tile`). The network of Fig. 1 has 31,030,658 parameters for 1 channel
+and 2 classes.
 
-Fields choose among the forms that are about:
-
-- the figure's: the default. 31,030,658 parameters for 1 channel, 2 classes;
-- `RELEASED`: the authors' Caffe network, as ports of phseg_v5.prototxt agree:
-  ReLU after each up-convolution, the enlarged map first in the concatenation,
-  a last up-convolution that keeps its 128 features; 31,100,354 parameters;
-- `SAME`: milesial/Pytorch-UNet, the form most people mean. Padded, batch
-  normalisation (pass `norm="batch"`), no dropout; with `upsample="bilinear"`
-  resizing instead of up-convolution, and half the features at the bottom;
-- `upsample="bilinear_conv"`: mmsegmentation's UNet-S5-D16, which halves the
-  features by a 1x1 convolution after resizing.
-
-With another network as the contracting path: `unet_backbone.py`.
+`VARIANTS` at the end of this file has the authors' released network and
+milesial/Pytorch-UNet. `upsample="bilinear_conv"` is the upsampling of
+mmsegmentation's UNet-S5-D16, which halves the features by a 1x1 convolution
+after resizing. `unet_backbone.py` has a backbone as its contracting path.
 """
 
 from collections.abc import Callable
@@ -44,20 +36,21 @@ from jaxseg.types import Images, Logits, Outputs
 PADDINGS = ("valid", "same")
 UPSAMPLES = ("transposed", "bilinear", "bilinear_conv")
 
-# He's rule with the N of the paper's Sec. 3, the inputs of one unit: of a 2x2
-# stamp at stride 2 a single tap reaches a pixel.
-stamp_init = nn.initializers.variance_scaling(8.0, "fan_in", "normal")
+# He's rule with N, the number of inputs of a unit, as in Sec. 3 of the paper:
+# a single tap of a 2x2 transposed kernel with stride 2 reaches each pixel.
+up_init = nn.initializers.variance_scaling(8.0, "fan_in", "normal")
 
 
 def valid_sizes(wanted: int, depth: int = 4) -> tuple[int, int]:
-  """The smallest (input, output) of unpadded convolutions, output >= wanted.
+  """Returns the smallest input and output size with output >= wanted.
 
-  With d poolings and b pixels at the bottom, 2^d b + 4 (2^d - 1) pixels come
-  in and 2^d (b - 4) - 4 (2^d - 1) go out: every pooled map is even.
+  With d poolings and b pixels at the lowest level, unpadded convolutions map
+  2^d b + 4 (2^d - 1) pixels to 2^d (b - 4) - 4 (2^d - 1). These are the sizes
+  for which every pooled map is even.
 
   Args:
-    wanted: pixels along an axis that need scores.
-    depth: d.
+    wanted: Number of pixels along an axis that need logits.
+    depth: Number of poolings d.
   """
   scale = 2**depth
   bottom = 8 - (4 - wanted) // scale
@@ -67,11 +60,11 @@ def valid_sizes(wanted: int, depth: int = 4) -> tuple[int, int]:
 def mirror(
   image: Images, before: int, sizes: tuple[int, int]
 ) -> Float[Array, "n h2 w2 c"]:
-  """Pads an image by reflection.
+  """Continues images by reflection about their outermost pixels.
 
   Args:
     image: Images.
-    before: Rows above and columns to the left that are added.
+    before: Number of rows added above and of columns added on the left.
     sizes: Height and width of the result.
   """
   return reflect_pad(
@@ -84,7 +77,7 @@ def mirror(
 
 
 class Block(nn.Module):
-  """Two 3x3 convolutions, of `middle` and of `features`, and dropout."""
+  """3x3 convolutions to `middle` and then `features` features, and dropout."""
 
   features: int
   middle: int
@@ -104,22 +97,26 @@ class UNet(nn.Module):
   """`[n, h, w, c]` -> `logits` `[n, h, w, num_classes]`.
 
   Attributes:
-    features: of each level, the finest first; there are as many poolings as
-      levels but one.
+    features: Features of each level, the finest first. There is one pooling
+      between two levels.
     padding: "valid" (the paper's) or "same".
-    mirrored: with "valid", continue the image by reflection, so that the
-      logits have its size; False is Fig. 1 itself, 572 -> 388.
-    upsample: "transposed" (2x2 at stride 2), "bilinear" (align_corners, keeps
-      the features; the convolutions of the level above halve them instead) or
-      "bilinear_conv" (half-pixel centres, then a 1x1 convolution).
-    up_features: of the up-convolution to each level but the last, the finest
-      first; () = the features of that level.
-    act_upsampled: a ReLU after each up-convolution.
-    skip_first: concatenate the skip before the enlarged map.
-    dropout_levels: from the finest, 1, those whose contracting half ends in
-      dropout.
-    dropout_rate: there.
-    norm: after each 3x3 convolution, which then has no bias.
+    mirrored: Whether "valid" continues the image by reflection, so that the
+      logits have its size. False is Fig. 1 itself, 572 -> 388.
+    upsample: "transposed" (2x2 kernels with stride 2), "bilinear" (aligned
+      corners; keeps the features, which the convolutions of the level above
+      halve instead) or "bilinear_conv" (half-pixel centres, then a 1x1
+      convolution).
+    up_features: Features of the up-convolution to each level but the last, the
+      finest first; () uses the features of that level.
+    act_upsampled: Whether a ReLU follows each up-convolution.
+    skip_first: Whether the skip precedes the upsampled map in the
+      concatenation.
+    dropout_levels: Levels, counted from the finest, 1, whose contracting half
+      ends in dropout.
+    dropout_rate: Dropout rate of the levels named in `dropout_levels`.
+    norm: Norm after each 3x3 convolution, which then has no bias; None for the
+      paper's network, which has none.
+    kernel_init: Initialiser of all kernels but those of up-convolutions.
   """
 
   num_classes: int
@@ -143,7 +140,7 @@ class UNet(nn.Module):
     x = image
     if self.padding == "valid" and self.mirrored:
       plan = [valid_sizes(a, len(self.features) - 1) for a in x.shape[1:3]]
-      # What the convolutions take away at the top and on the left.
+      # Pixels that unpadded convolutions remove at the top and on the left.
       margin = (plan[0][0] - plan[0][1]) // 2
       x = mirror(x, margin, (plan[0][0], plan[1][0]))
     conv = functools.partial(
@@ -167,14 +164,14 @@ class UNet(nn.Module):
     return {"logits": logits}
 
   def _contract(self, x, conv, *, train: bool) -> list[jax.Array]:
-    """The left half of the figure: the map of each level, finest first."""
+    """Returns the maps of the left half of the figure, the finest first."""
     block = self._block(conv)
     maps = []
     for level, width in enumerate(self.features, start=1):
       if maps:
         x = max_pool(maps[-1], 2)
       if level == len(self.features) and self.upsample == "bilinear":
-        # Resizing halves no features, so the bottom does not double them.
+        # Resizing keeps the features, so the lowest level does not double them.
         width = self.features[-2]
       drop = level in self.dropout_levels
       rate = self.dropout_rate if drop else 0.0
@@ -185,12 +182,12 @@ class UNet(nn.Module):
     return maps
 
   def _expand(self, maps, conv, *, train: bool) -> jax.Array:
-    """The right half."""
+    """Returns the last map of the right half of the figure."""
     block = self._block(conv)
     *skips, x = maps
     for level in range(len(skips), 0, -1):
       skip, width = skips[level - 1], self.features[level - 1]
-      x = self._enlarge(x, level, conv, train=train)
+      x = self._upsample(x, level, conv, train=train)
       if self.padding == "same":
         x = crop_or_pad(x, skip.shape[1:3])
       else:
@@ -208,8 +205,8 @@ class UNet(nn.Module):
       Block, conv=functools.partial(conv, padding=padding)
     )
 
-  def _enlarge(self, x, level: int, conv, *, train: bool) -> jax.Array:
-    """To twice the size, before the skip of `level` comes in."""
+  def _upsample(self, x, level: int, conv, *, train: bool) -> jax.Array:
+    """Upsamples by a factor of 2, to the size of `level`."""
     width = (self.up_features or self.features)[level - 1]
     size = (2 * x.shape[1], 2 * x.shape[2])
     if self.upsample == "bilinear":
@@ -221,7 +218,7 @@ class UNet(nn.Module):
       width,
       2,
       strides=2,
-      kernel_init=stamp_init,
+      kernel_init=up_init,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
       name=f"upsample{level}",
@@ -236,22 +233,22 @@ class UNet(nn.Module):
     depth, sides = len(self.features) - 1, tuple(image.shape[1:3])
     if self.padding == "same" and min(sides) < 2**depth:
       raise UserError(
-        f"unet: the image is {sides[0]}x{sides[1]}; with {depth} poolings "
-        f"expected sides of {2**depth} pixels or more"
+        f"unet: the image is {sides[0]}x{sides[1]}; {depth} poolings need "
+        f"sides of {2**depth} pixels or more"
       )
     if self.padding == "valid" and not self.mirrored:
       for side in sides:
         smaller = valid_sizes(side - valid_margin(depth), depth)
         if smaller[0] != side:
           raise UserError(
-            f"unet: the image is {sides[0]}x{sides[1]}; without mirroring each "
-            f"side is 2^{depth} m + {4 * (2**depth - 1)} pixels, such as "
-            f"{smaller[0]}, or set mirrored=True"
+            f"unet: the image is {sides[0]}x{sides[1]}; mirrored=False needs "
+            f"sides of 2^{depth} m + {4 * (2**depth - 1)} pixels, such as "
+            f"{smaller[0]}; use such an image, or set mirrored=True"
           )
 
 
 def valid_margin(depth: int = 4) -> int:
-  """Pixels that the unpadded convolutions take from an axis: 184."""
+  """Returns how many pixels unpadded convolutions remove along an axis: 184."""
   taken, given = valid_sizes(1, depth)
   return taken - given
 
@@ -259,18 +256,18 @@ def valid_margin(depth: int = 4) -> int:
 def overlap_tile(
   model: UNet, variables: Any, image: Images, *, tile: int = 388
 ) -> Logits:
-  """Scores of an image of any size, tile by tile, without seams (Fig. 2).
+  """Returns seamless logits of an image of any size, tile by tile (Fig. 2).
 
-  Each tile is computed from its own pixels and a margin around them, mirrored
-  only at the border of the image. Tiles whose side is a multiple of all the
-  poolings together (16) give what the whole image would give at once; with
-  the paper's 388 pooling cells lie otherwise in each tile.
+  Each tile is computed from its own pixels and a margin around them, which is
+  mirrored only at the border of the image. If the side of a tile is a multiple
+  of 2^depth (16), the logits equal those of the whole image at once. With the
+  paper's 388 the pooling cells are aligned differently in each tile.
 
   Args:
-    model: a `UNet` with `padding="valid"`.
-    variables: its variables.
-    image: images.
-    tile: side of the tiles; the next size that the network can give is taken.
+    model: `UNet` with `padding="valid"`.
+    variables: Variables of the model.
+    image: Images.
+    tile: Side of the tiles, rounded up to an output size of the network.
   """
   depth = len(model.features) - 1
   taken, given = valid_sizes(tile, depth)
@@ -302,9 +299,18 @@ def overlap_tile(
   return whole[:, :h, :w]
 
 
-RELEASED = {
-  "up_features": (128, 128, 256, 512),
-  "act_upsampled": True,
-  "skip_first": False,
+VARIANTS = {
+  # The authors' Caffe network, on which ports of phseg_v5.prototxt agree: a
+  # ReLU after each up-convolution, the upsampled map first in the
+  # concatenation, and a last up-convolution that keeps its 128 features;
+  # 31,100,354 parameters.
+  "released": {
+    "up_features": (128, 128, 256, 512),
+    "act_upsampled": True,
+    "skip_first": False,
+  },
+  # milesial/Pytorch-UNet, the most common form: padded and without dropout.
+  # Its batch normalisation is `norm="batch"`. With `upsample="bilinear"` it
+  # has half the features at the lowest level.
+  "milesial": {"padding": "same", "dropout_levels": ()},
 }
-SAME = {"padding": "same", "dropout_levels": ()}

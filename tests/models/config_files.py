@@ -1,4 +1,4 @@
-"""What the files in `configs/` say, which are scripts and no package."""
+"""Loads the files in `configs/`, which are scripts and no package."""
 
 import importlib.util
 from pathlib import Path
@@ -10,7 +10,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def load_module(path: Path) -> ModuleType:
-  """One of the files."""
+  """Returns a config file as a module."""
   spec = importlib.util.spec_from_file_location(path.stem, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -18,5 +18,5 @@ def load_module(path: Path) -> ModuleType:
 
 
 def load_config(name: str, arg: str = "") -> ml_collections.ConfigDict:
-  """`get_config(arg)` of configs/NAME.py."""
+  """Returns `get_config(arg)` of configs/NAME.py."""
   return load_module(CONFIGS / f"{name}.py").get_config(arg)

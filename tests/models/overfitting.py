@@ -1,7 +1,7 @@
 """How well a network learns four images by heart, through the real step.
 
 A network whose gradients, skips or sizes are wrong does not. The networks are
-those of `configs/NAME.py:shapes`; what that recipe does against learning by
+those of `configs/NAME.py`; what their recipes do against learning by
 heart (augmentation, averaging) is off. By hand:
 
   python tests/models/overfitting.py fcn_8s segnet
@@ -36,7 +36,7 @@ def overfit(name: str, steps: int = STEPS, **model_fields) -> float:
     steps: of training.
     **model_fields: fields of the network other than the preset's.
   """
-  config = load_config(name, "shapes")
+  config = load_config(name)
   with config.unlocked():
     config.model.update(model_fields)
   config.data.loader = "resident"

@@ -19,11 +19,12 @@ from jaxseg.layers.conv import ConvNormAct
 from network_shapes import network_shapes, total_size
 from reached_parameters import unreached_parameters
 
-TORCHVISION = {"variant": "torchvision"}
-RESNET50 = {**TORCHVISION, "backbone": "resnet50"}
+PAPER = {"backbone": "resnet101"}
+TORCHVISION = {**PAPER, "variant": "torchvision"}
+RESNET50 = {"backbone": "resnet50", "variant": "torchvision"}
 # Fields, classes, parameters without and with the auxiliary head.
 COUNTS = [
-  ({}, 21, 58_040_661, 58_040_661),
+  (PAPER, 21, 58_040_661, 58_040_661),
   (RESNET50, 21, 39_638_869, 42_004_074),
   pytest.param(RESNET50, 19, 39_638_355, 42_003_046, marks=pytest.mark.slow),
   pytest.param(RESNET50, 150, 39_672_022, 42_070_380, marks=pytest.mark.slow),
@@ -38,8 +39,11 @@ SHALLOW = {"name": "resnet50", "stage_sizes": (1, 1, 2, 3)}
 SMALL = {"name": "resnet18", "width": 4, "stage_sizes": (1, 1, 1, 1)}
 
 
-def _shapes(size, num_classes=21, **fields):
-  model = models.create("deeplab_v3", num_classes=num_classes, **fields)
+def _shapes(size, num_classes=21, *, backbone, **fields):
+  known = models.fields(
+    "deeplab_v3", backbone=backbone, variant=fields.pop("variant", "paper")
+  )
+  model = models.create(num_classes=num_classes, **{**known, **fields})
   return network_shapes(model, size, capture_intermediates=True)
 
 
@@ -140,15 +144,10 @@ def test_unknown_variants_are_named():
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["paper", "cascade", "torchvision"])
 def test_gradient_reaches_every_parameter(variant):
-  model = models.create(
-    "deeplab_v3",
-    num_classes=3,
-    variant=variant,
-    backbone=SMALL,
-    features=8,
-    rates=(1, 2, 3),
-    cascade_blocks=1,
-  )
+  fields = models.fields("deeplab_v3", backbone=SMALL, variant=variant)
+  fields |= {"features": 8, "rates": (1, 2, 3)}
+  fields["cascade_blocks"] = min(fields["cascade_blocks"], 1)
+  model = models.create(num_classes=3, **fields)
   heads = {"torchvision": ("logits", "aux_logits")}.get(variant, ("logits",))
   assert not unreached_parameters(model, (4, 33, 41), heads)
 

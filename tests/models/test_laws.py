@@ -145,7 +145,7 @@ def test_every_parameter_moves_in_real_steps_on_eight_devices(name):
   Score layers that begin at zero hold back what lies before them for a step,
   and identity-initialised ones for no longer.
   """
-  config = load_config(name, "shapes")
+  config = load_config(name)
   config.data.loader = "resident"
   config.optimizer.update(
     name="sgd", momentum=0.0, weight_decay=0.0, learning_rate=0.1,

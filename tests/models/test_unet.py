@@ -14,7 +14,8 @@ from network_shapes import network_shapes, total_size
 from random_variables import he_normed
 import torch_parity
 
-SAME = {"norm": "batch", **unet.SAME}
+RELEASED = unet.VARIANTS["released"]
+MILESIAL = {"norm": "batch", **unet.VARIANTS["milesial"]}
 # (classes, channels, fields, parameters): of the authors' figure, ports of
 # their released network, milesial's repository, and mmsegmentation's backbone
 # (28,949,568) with a 1x1 classifier.
@@ -23,17 +24,17 @@ COUNTS = [
   (2, 3, {}, 31_031_810),
   (21, 3, {}, 31_033_045),
   (1, 1, {}, 31_030_593),
-  (2, 1, unet.RELEASED, 31_100_354),
-  (1, 3, SAME, 31_037_633),
-  (2, 3, SAME, 31_037_698),
-  (2, 1, SAME, 31_036_546),
-  (19, 3, SAME, 31_038_803),
-  (21, 3, SAME, 31_038_933),
-  (1, 3, {**SAME, "upsample": "bilinear"}, 17_262_977),
-  (2, 3, {**SAME, "upsample": "bilinear"}, 17_263_042),
-  (19, 3, {**SAME, "upsample": "bilinear"}, 17_264_147),
-  (21, 3, {**SAME, "upsample": "bilinear"}, 17_264_277),
-  (1, 3, {**SAME, "upsample": "bilinear_conv"}, 28_949_568 + 65),
+  (2, 1, RELEASED, 31_100_354),
+  (1, 3, MILESIAL, 31_037_633),
+  (2, 3, MILESIAL, 31_037_698),
+  (2, 1, MILESIAL, 31_036_546),
+  (19, 3, MILESIAL, 31_038_803),
+  (21, 3, MILESIAL, 31_038_933),
+  (1, 3, {**MILESIAL, "upsample": "bilinear"}, 17_262_977),
+  (2, 3, {**MILESIAL, "upsample": "bilinear"}, 17_263_042),
+  (19, 3, {**MILESIAL, "upsample": "bilinear"}, 17_264_147),
+  (21, 3, {**MILESIAL, "upsample": "bilinear"}, 17_264_277),
+  (1, 3, {**MILESIAL, "upsample": "bilinear_conv"}, 28_949_568 + 65),
 ]
 # Parameters of segmentation_models_pytorch's Unet with one class.
 BACKBONES = {
@@ -269,11 +270,11 @@ def _torch_unet(flat, x, model):
   "fields",
   [
     {},
-    {**unet.RELEASED, "up_features": (6, 6)},
-    {"norm": "batch", **unet.SAME},
-    {"norm": "batch", "upsample": "bilinear", **unet.SAME},
+    {**RELEASED, "up_features": (6, 6)},
+    MILESIAL,
+    {**MILESIAL, "upsample": "bilinear"},
   ],
-  ids=["figure", "released", "same", "bilinear"],
+  ids=["figure", "released", "milesial", "bilinear"],
 )
 def test_logits_and_gradients_equal_torchs(fields):
   model, variables, image = _network(**fields)

@@ -314,7 +314,7 @@ def test_names_of_older_smp_files():
     ),
     (
       "deeplab_v3",
-      {"backbone": "se_resnet50", "variant": "torchvision"},
+      {"backbone": "se_resnet50"},
       "smp",
       "expected a plain ResNet",
     ),

@@ -12,21 +12,20 @@ import flax.linen as nn
 from jaxseg import models
 from jaxseg.backbones.resnet import Bottleneck, ResNet
 from jaxseg.backbones.vgg import VGG
-from jaxseg.models.deeplab_v3 import DeepLabV3
 from jaxseg.models.unet import UNet
 from jaxseg.weights.segmentation.libraries import FIELDS
 
 # Fields that do not change the outputs of a trained network.
 _TRAINING_ONLY = {
   "dropout_rate", "dropout_levels", "dropout_stages", "channel_dropout",
-  "kernel_init", "dtype", "param_dtype",
+  "kernel_init", "initialiser", "dtype", "param_dtype",
 }  # fmt: skip
 # Fields whose value follows from the shapes of the weights.
 _FIXED_BY_SHAPES = {
   "num_classes", "features", "up_features", "low_level_features",
   "decoder_features", "head_features", "aux_features", "cascade_blocks",
-  "auxiliary", "centre", "stage_sizes", "block", "width", "groups",
-  "width_per_group", "batch_norm", "modulated", "offset_groups",
+  "final_conv", "auxiliary", "centre", "stage_sizes", "block", "width",
+  "groups", "width_per_group", "batch_norm", "modulated", "offset_groups",
 }  # fmt: skip
 # Modules, whose own fields are compared, and fields of Flax.
 _MODULES = {"parent", "name", "backbone", "norm"}
@@ -78,7 +77,7 @@ def _compared_fields(
   if getattr(theirs, "output_stride", 32) < 32:
     ignored.add("output_stride")
   fields = [
-    (field, _value(ours, field), _value(theirs, field))
+    (field, getattr(ours, field), getattr(theirs, field))
     for field in type(ours).__dataclass_fields__
     if field not in ignored | _MODULES
   ]
@@ -108,14 +107,6 @@ def _fields_without_effect(module: nn.Module) -> set[str]:
     if module.output_stride == 32:
       ignored |= {"dense_pools", "dilate_pools"}
   return ignored
-
-
-def _value(module: nn.Module, field: str) -> Any:
-  """Returns a field's value, with DeepLab v3's None replaced by its default."""
-  value = getattr(module, field)
-  if value is None and isinstance(module, DeepLabV3):
-    value = getattr(module.form(), field)
-  return value
 
 
 def _epsilon(module: nn.Module) -> float | None:

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from jaxseg.models.unet import SAME, UNet
+from jaxseg.models.unet import VARIANTS, UNet
 from jaxseg.weights.layouts import transposed_convolution
 from jaxseg.weights.name_table import NameTable, conv_norm
 
-FIELDS: dict[str, dict[str, Any]] = {"unet": {**SAME, "norm": "batch"}}
+FIELDS: dict[str, dict[str, Any]] = {
+  "unet": {**VARIANTS["milesial"], "norm": "batch"}
+}
 
 
 def unet(network: UNet) -> NameTable:

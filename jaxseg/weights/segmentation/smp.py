@@ -7,7 +7,7 @@ networks on encoders that give other features than our backbones.
 
 from typing import Any
 
-from jaxseg.models.deeplab_v3 import DeepLabV3
+from jaxseg.models.deeplab_v3 import VARIANTS, DeepLabV3
 from jaxseg.models.deeplab_v3plus import DeepLabV3Plus
 from jaxseg.models.unet_backbone import UNetBackbone
 from jaxseg.weights.name_table import NameTable, conv_norm
@@ -18,10 +18,10 @@ _RESNET = {"stem": "conv7", "contract_dilation": False}
 FIELDS: dict[str, dict[str, Any]] = {
   "unet_backbone": {},
   "deeplab_v3": {
-    "variant": "torchvision",
+    **VARIANTS["torchvision"],
     "auxiliary": False,
     "align_corners": True,
-    "backbone": {**_RESNET, "output_stride": 8},
+    "backbone": {**VARIANTS["torchvision"]["backbone"], **_RESNET},
   },
   "deeplab_v3plus": {
     "rates": (12, 24, 36),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxseg.models.deeplab_v3 import DeepLabV3
+from jaxseg.models.deeplab_v3 import VARIANTS, DeepLabV3
 from jaxseg.models.fcn_resnet import FCNResNet
 from jaxseg.weights.name_table import NameTable, conv_norm
 from jaxseg.weights.segmentation.shared_names import (
@@ -13,7 +13,7 @@ from jaxseg.weights.segmentation.shared_names import (
 
 FIELDS: dict[str, dict[str, Any]] = {
   "fcn_resnet": {},
-  "deeplab_v3": {"variant": "torchvision"},
+  "deeplab_v3": VARIANTS["torchvision"],
 }
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.models.deeplab_v3 import DeepLabV3
+from jaxseg.models.deeplab_v3 import VARIANTS, DeepLabV3
 from jaxseg.models.deeplab_v3plus import DeepLabV3Plus
 from jaxseg.weights import layouts
 from jaxseg.weights.name_table import NameTable, conv_norm
@@ -14,10 +14,10 @@ from jaxseg.weights.segmentation.shared_names import aspp, table_with_backbone
 _RESNET = {"output_stride": 16, "stem": "conv7"}
 FIELDS: dict[str, dict[str, Any]] = {
   "deeplab_v3": {
-    "variant": "torchvision",
+    **VARIANTS["torchvision"],
     "auxiliary": False,
     "dropout_rate": 0.1,
-    "backbone": _RESNET,
+    "backbone": {**VARIANTS["torchvision"]["backbone"], **_RESNET},
   },
   "deeplab_v3plus": {
     "separable_aspp": False,
