@@ -52,8 +52,8 @@ class VGG(nn.Module):
     output_stride: Stride of c5: 32, 16, 8, 4 or 2. Later pools keep the size,
       and the convolutions after them are dilated.
     padding: Padding of the first convolution (FCN: 100).
-    ceil_mode: Whether pools keep the last, partial window (Caffe).
     pool_window: Window of the pools: 2, or 3 with a padding of 1 (DeepLab).
+    ceil_mode: Whether pools keep the last, partial window (Caffe).
     dilate_pools: Whether a pool of stride 1 after another such pool is dilated,
       so that subsampling its output gives the strided map (DeepLab: False).
     pad_inner: Whether convolutions after the first are padded to keep the size
@@ -76,8 +76,8 @@ class VGG(nn.Module):
   output_stride: int = 32
   # Fields that segmentation networks change.
   padding: int = 1
-  ceil_mode: bool = False
   pool_window: int = 2
+  ceil_mode: bool = False
   dilate_pools: bool = True
   pad_inner: bool = True
   dense_pools: bool = True
