@@ -44,7 +44,7 @@ LUMA = (0.2989, 0.587, 0.114)
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-  """How training images change at random; `augment` explains each field."""
+  """Random changes of training images; `augment` documents the fields."""
 
   crop: tuple[int, int] = (64, 64)
   scale: tuple[float, float] = (1.0, 1.0)
