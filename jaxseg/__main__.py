@@ -1,4 +1,4 @@
-"""python -m jaxseg COMMAND."""
+"""Runs `python -m jaxseg COMMAND`, the same as `jaxseg COMMAND`."""
 
 import sys
 

@@ -65,7 +65,7 @@ def join_processes(
       return
     raise UserError(
       f"cannot connect the processes: {' '.join(text.split())[:300]}; set "
-      "--coordinator=HOST:PORT, --num_processes and --process_id (for a single "
+      "--coordinator=HOST:PORT, --num-processes and --process-id (for a single "
       "process localhost:12345, 1 and 0)"
     ) from error
 
@@ -97,13 +97,13 @@ def _check_arguments(
     )
   if num_processes < 1:
     raise UserError(
-      f"--num_processes={num_processes}: expected the number of processes, at "
+      f"--num-processes={num_processes}: expected the number of processes, at "
       "least 1; --coordinator needs it"
     )
   if not 0 <= process_id < num_processes:
     raise UserError(
-      f"--process_id={process_id}: expected 0 to {num_processes - 1}, because "
-      f"--num_processes={num_processes}"
+      f"--process-id={process_id}: expected 0 to {num_processes - 1}, because "
+      f"--num-processes={num_processes}"
     )
   return host.strip("[]"), int(port)
 

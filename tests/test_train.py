@@ -1,4 +1,4 @@
-"""train.py as a person meets it: bad input is one clear line, status 2."""
+"""train.py as a process: bad input is reported in one line, with status 2."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ SHORT = (
 
 
 def refused(result, *expected):
-  """One line on stderr that says what is expected, and no traceback."""
+  """Checks that stderr has one error line, with these texts."""
   assert result.returncode == 2, result.stdout + result.stderr
   assert "Traceback" not in result.stderr
   errors = [
@@ -29,7 +29,7 @@ def refused(result, *expected):
 @pytest.mark.parametrize(
   "overrides,expected",
   [
-    (["--config.train.step=3"], ["did you mean 'steps'", "config.train.step"]),
+    (["--config.train.step=3"], ["did you mean 'steps'", "batch_size"]),
     (["--config.train.steps=many"], ["config.train.steps", "many"]),
     (["--config.data.path=/nowhere"], ["/nowhere"]),
     (["--config.data.loader=tfdate"], ["did you mean 'tfdata'"]),
@@ -64,7 +64,7 @@ def test_a_batch_that_does_not_divide(train_command, run_process, tmp_path):
   )
 
 
-def test_a_run_and_then_another_configuration(
+def test_a_run_refuses_another_configuration(
   train_command, run_process, tmp_path
 ):
   workdir = tmp_path / "run"
@@ -74,7 +74,7 @@ def test_a_run_and_then_another_configuration(
   picture = result.stdout.strip().splitlines()[-1].removeprefix("picture: ")
   assert os.path.getsize(picture) > 1000
   assert (workdir / "config.json").exists()
-  # The same command again has nothing left to do, and says the same.
+  # The same command has nothing left to train and prints the same scores.
   again = run_process(train_command(workdir, *SHORT))
   assert again.returncode == 0, again.stderr
   assert again.stdout.splitlines()[-4:] == result.stdout.splitlines()[-4:]
@@ -111,7 +111,7 @@ def test_a_loss_that_is_not_finite(train_command, run_process, tmp_path):
     "--config.optimizer.learning_rate=1e30",
   )
   refused(run_process(command), "step ", "nan", ".png", "learning_rate")
-  # What is not finite was not saved.
+  # The state with the infinite loss was not saved.
   checkpoints = Checkpoints(tmp_path / "run")
   assert checkpoints.latest_step() is None
   checkpoints.close()
@@ -119,7 +119,7 @@ def test_a_loss_that_is_not_finite(train_command, run_process, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-  """A file system of 6 MB, where the machine lets us mount one."""
+  """Mounts a file system of 6 MB; skips the test without permission."""
   disk = tmp_path / "disk"
   disk.mkdir()
   mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]

@@ -1,11 +1,12 @@
-"""The commands: python -m jaxseg COMMAND, or jaxseg COMMAND.
+"""The commands: `jaxseg COMMAND`, or `python -m jaxseg COMMAND`.
 
-A command is one file here with `add_arguments(parser)` and `run(args)`, its
-docstring the help text, and one row of `COMMANDS`. Only the command that is
-asked for is imported, so that `--help` and light ones answer at once.
+Each command is one module of this package and has one row in `COMMANDS`. Its
+docstring is the text of `--help`, `USAGE` follows the name of the command
+there, `add_arguments(parser)` declares the options, and `run(args)` does the
+work and returns the exit status. Only the module of the given command is
+imported, so that `jaxseg --help` answers at once.
 """
 
-import argparse
 from collections.abc import Sequence
 import importlib
 import sys
@@ -13,22 +14,30 @@ import warnings
 
 from absl import logging
 
+from jaxseg.cli.parser import CommandParser
 from jaxseg.errors import exit_on_user_error, unknown_name
 
 COMMANDS = {
-  "convert": "another framework's checkpoint as a file jaxseg starts from",
-  "evaluate": "score a trained network on a split of its data",
+  "train": "train a network, or continue an interrupted run",
+  "evaluate": "score a trained network on a split of its data set",
   "predict": "segment images with a trained network",
+  "convert": "convert the weights of another library for jaxseg",
 }
 
 
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs a command; returns its exit status.
+  """Runs a command.
+
+  Args:
+    argv: Name of the command and its arguments. Default: those of the process.
+
+  Returns:
+    The exit status: 0 for success, 130 after Ctrl-C.
 
   Raises:
-    SystemExit: with status 2 for anything wrong with the command line or the
-      files it names, after one line that says what.
+    SystemExit: With status 2 if the command line, or a file that it names, is
+      wrong. One line on standard error says why.
   """
   argv = sys.argv[1:] if argv is None else list(argv)
   if not argv or argv[0] in ("-h", "--help"):
@@ -37,32 +46,28 @@ def main(argv: Sequence[str] | None = None) -> int:
   name, *rest = argv
   if name not in COMMANDS:
     raise unknown_name("command", name, COMMANDS)
-  module = importlib.import_module(f"jaxseg.cli.{name.replace('-', '_')}")
-  parser = argparse.ArgumentParser(
-    prog=f"jaxseg {name}",
-    description=module.__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  module = importlib.import_module(f"jaxseg.cli.{name}")
+  parser = CommandParser(name, module.USAGE, module.__doc__)
   module.add_arguments(parser)
   args = parser.parse_args(rest)
-  # The libraries' own remarks are not about the user's command.
+  # Remarks of libraries do not concern the user's command.
   logging.set_verbosity(logging.ERROR)
   warnings.filterwarnings("ignore", module="orbax")
   try:
-    return module.run(args) or 0
+    return module.run(args)
   except KeyboardInterrupt:
-    return 130  # What a shell says of a command ended by Ctrl-C.
+    return 130  # What a shell reports of a process that Ctrl-C ended.
 
 
 def _overview() -> str:
   width = max(map(len, COMMANDS))
-  lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+  commands = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
   return "\n".join(
     [
-      "usage: jaxseg COMMAND ...   (or python -m jaxseg COMMAND ...)",
+      "usage: jaxseg COMMAND [OPTION ...]  (or: python -m jaxseg COMMAND ...)",
       "",
-      *lines,
+      *commands,
       "",
-      "jaxseg COMMAND --help says more. To train: python train.py --help",
+      "jaxseg COMMAND --help shows an example and the options of a command.",
     ]
   )

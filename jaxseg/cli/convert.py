@@ -1,100 +1,144 @@
-"""Convert a PyTorch weight file into ours.
+"""Converts weights of another library into a file that jaxseg reads.
 
-  python -m jaxseg convert --model=resnet50 resnet50-0676ba61.pth resnet50.npz
-  python -m jaxseg convert --model=deeplab_v3 deeplabv3.pth deeplab_v3.npz
+  jaxseg convert --model=resnet50 resnet50-0676ba61.pth resnet50.npz
+  jaxseg convert --model=deeplab_v3 --library=smp smp.pth deeplab_v3.npz
 
-OUT is .npz or .safetensors. That of a classification network is for
---config.init.backbone=OUT, that of a segmentation network for
---config.init.model=OUT in a network of the fields that are printed. Nothing is
-written unless every array of the network found its place.
+The command prints the options of `jaxseg train` that start from OUT:
+--config.init.backbone for a classification network, and for a segmentation
+network --config.init.model with the fields of the network in FILE. OUT is
+written only if FILE has every array of the network.
 """
 
 import argparse
+from collections.abc import Mapping
+import shlex
+from typing import Any
 
 from jaxseg import models, weights
-from jaxseg.backbones import BACKBONES
+from jaxseg.cli import options, output
 from jaxseg.weights import classification, segmentation
 
-# Those of segmentation networks, and whose they are.
-NETWORKS = {
-  name: [
-    source for source, having in segmentation.FIELDS.items() if name in having
-  ]
-  for name in sorted(
-    {n for having in segmentation.FIELDS.values() for n in having}
-  )
-}
+USAGE = "--model=NAME [OPTION ...] FILE OUT"
+
+LIBRARIES = tuple(
+  dict.fromkeys((*classification.LIBRARIES, *segmentation.LIBRARIES))
+)
+# Segmentation networks that a library has.
+NETWORKS = tuple(
+  sorted({name for known in segmentation.FIELDS.values() for name in known})
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds this command's arguments."""
+  """Declares the options."""
+  parser.add_argument(
+    "file", metavar="FILE", help="weights: .pth, .safetensors or .npz"
+  )
+  parser.add_argument("out", metavar="OUT", help=".npz or .safetensors")
   parser.add_argument(
     "--model",
     required=True,
     metavar="NAME",
-    help="the network in FILE: "
-    + "; ".join(f"{n} ({', '.join(of)})" for n, of in NETWORKS.items())
-    + f"; or a classification network: {', '.join(BACKBONES)}",
+    help="network in FILE: a backbone, such as resnet50, or one of "
+    + ", ".join(NETWORKS),
   )
   parser.add_argument(
-    "--source",
+    "--library",
     default="torchvision",
-    help="whose names FILE has: "
-    + ", ".join(
-      dict.fromkeys((*classification.LIBRARIES, *segmentation.LIBRARIES))
-    )
-    + " (default: %(default)s)",
+    metavar="NAME",
+    help=f"library of FILE: {', '.join(LIBRARIES)}; default: %(default)s",
   )
   parser.add_argument(
-    "--num_classes",
+    "--num-classes",
     type=int,
     metavar="N",
-    help="outputs of its classifier (default: 1000; a segmentation network's "
-    "are read from FILE)",
+    help="classes; default: 1000, or those of the segmentation network",
   )
   parser.add_argument(
     "--backbone",
     default="",
     metavar="NAME",
-    help="backbone of a segmentation network (default: the ResNet that FILE "
-    "has, if it has one)",
+    help="backbone of a segmentation network; default: the ResNet in FILE",
   )
   parser.add_argument(
     "--skip",
     action="append",
     default=[],
     metavar="REGEX",
-    help="leave out parameters whose path contains REGEX, such as head; may "
-    "be repeated",
+    help="leave out parameters whose path contains REGEX; repeatable",
   )
-  parser.add_argument("file", metavar="FILE", help=".pth, .safetensors, .npz")
-  parser.add_argument("out", metavar="OUT", help=".npz or .safetensors")
+  options.add_json(parser, "the fields and the options of train")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
   """Converts `args.file` into `args.out`."""
+  with output.messages(to_stderr=args.json):
+    report = _convert(args)
+  if args.json:
+    output.print_json(report)
+    return 0
+  print(f"wrote {args.out}: {args.model} of {report['num_classes']} classes")
+  print(f"use it with: jaxseg train {shlex.join(report['options'])}")
+  return 0
+
+
+def _convert(args: argparse.Namespace) -> dict[str, Any]:
+  """Writes the file and returns what `--json` prints."""
   arrays = weights.read_file(args.file)
   if args.model in NETWORKS:
     fields = segmentation.recognise_fields(
-      args.model, args.source, arrays, args.backbone
+      args.model, args.library, arrays, args.backbone
     )
-    if args.num_classes:
-      fields["num_classes"] = args.num_classes
-    model = models.create(args.model, **fields)
+    found = fields.pop("num_classes")
+    num_classes = args.num_classes or found
+    model = models.create(args.model, num_classes=num_classes, **fields)
+    train_options = [
+      *_train_options(args.model, fields),
+      f"--config.init.model={args.out}",
+    ]
   else:
     fields = {}
+    num_classes = args.num_classes or 1000
     model = models.create(
-      "classifier", num_classes=args.num_classes or 1000, backbone=args.model
+      "classifier", num_classes=num_classes, backbone=args.model
     )
+    train_options = [f"--config.init.backbone={args.out}"]
   variables = weights.from_torch(
     model,
     arrays,
-    args.source,
+    args.library,
     skip=args.skip,
     label=f"{args.file} into {args.model}",
   )
   weights.save(args.out, variables)
-  print(f"wrote {args.out}")
-  if fields:
-    described = ", ".join(f"{key}={value!r}" for key, value in fields.items())
-    print(f"its network: {args.model} with {described}")
+  return {
+    "out": args.out,
+    "model": args.model,
+    "num_classes": num_classes,
+    "fields": fields,
+    "options": train_options,
+  }
+
+
+def _train_options(name: str, fields: Mapping[str, Any]) -> list[str]:
+  """Returns the options of `jaxseg train` that build a network.
+
+  A variant and a backbone are words of the configuration file, and all other
+  fields are overrides. The data set is a folder of images and masks.
+
+  Args:
+    name: Key of `models.MODELS`.
+    fields: Fields that differ from the paper's.
+  """
+  own = dict(fields)
+  backbone = dict(own.pop("backbone", {}))
+  words = ["folder", own.pop("variant", None), backbone.pop("name", None)]
+  given = ",".join(word for word in words if word)
+  norm = own.pop("norm", None)
+  overrides = [f"--config.model.{key}={value}" for key, value in own.items()]
+  overrides += [
+    f"--config.model.backbone.{key}={value}" for key, value in backbone.items()
+  ]
+  if norm is not None:
+    overrides.append(f"--config.norm.name={norm}")
+  return [f"--config=configs/{name}.py:{given}", *overrides]

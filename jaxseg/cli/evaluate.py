@@ -1,71 +1,66 @@
 """Scores a trained network on a split of its data set.
 
-Prints IoU, accuracy and share of every class, and how they were computed, so
-that two numbers can be compared. With --json one JSON object is all that goes
-to standard output; undefined scores are null in it.
+  jaxseg evaluate --workdir=runs/pspnet-shapes
+  jaxseg evaluate --workdir=runs/pspnet-camvid --split=test \\
+    --config.eval.scales=0.5,1,1.5 --config.eval.flip
+
+Prints the IoU, the accuracy and the share of pixels of every class, and how
+they were computed, so that scores can be compared; undefined scores are null
+in JSON. The fields eval.*, data.path, data.prepared, data.loader and
+data.eval_split of the run can be overridden.
 """
 
 import argparse
-import json
-import math
 from typing import Any
 
 import jax
 
 from jaxseg import data, metrics, sharding
-from jaxseg.cli import options
+from jaxseg.cli import config_options, options, output
 from jaxseg.evaluation import scoring, tables
 from jaxseg.runs.run import Run, load_run
 from jaxseg.tasks.segmentation import Scores
 
+USAGE = "--workdir=DIR [OPTION ...]"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Declares the command line."""
+  """Declares the options."""
   options.add_run(parser)
-  parser.add_argument("--split", help="default: the run's evaluation split")
-  parser.add_argument("--path", help="where the data lie now, if they moved")
   parser.add_argument(
-    "--loader", choices=data.LOADERS, help="default: the run's"
+    "--split", metavar="NAME", help="default: data.eval_split of the run"
   )
-  parser.add_argument("--batch-size", type=int, help="default: the run's")
-  parser.add_argument(
-    "--absent",
-    choices=tuple(metrics.ABSENT),
-    help="a class in neither truth nor prediction is "
-    + "; ".join(f"{name}: {text}" for name, text in metrics.ABSENT.items()),
+  options.add_overrides(
+    parser, "override a field, as in --config.eval.mode=sliding"
   )
-  options.add_inference(parser)
-  parser.add_argument(
-    "--json", action="store_true", help="print one JSON object"
-  )
+  options.add_json(parser, "the scores")
+  options.add_processes(parser)
 
 
-def run(args: argparse.Namespace) -> None:
-  """Loads the run, scores it, prints."""
-  sharding.join_processes()
-  trained = load_run(args.workdir, args.checkpoint)
-  config = trained.config
-  options.override(config, args)
-  for section, field, value in (
-    ("data", "path", args.path),
-    ("data", "loader", args.loader),
-    ("eval", "batch_size", args.batch_size),
-    ("eval", "absent", args.absent),
-  ):
-    if value is not None:
-      config[section][field] = value
-  if args.split:
-    config.data.eval_split = args.split
-  dataset = data.open(config, training=False)
-  scores = _scores(trained, dataset)
+def run(args: argparse.Namespace) -> int:
+  """Evaluates the run and prints its scores."""
+  sharding.join_processes(
+    args.coordinator, args.num_processes, args.process_id
+  )
+  with output.messages(to_stderr=args.json):
+    trained = load_run(args.workdir, args.checkpoint)
+    config = trained.config
+    config_options.override(
+      config, args.overrides, allowed=config_options.EVALUATION_FIELDS
+    )
+    if args.split:
+      config.data.eval_split = args.split
+    dataset = data.open(config, training=False)
+    scores = _scores(trained, dataset)
   if jax.process_index() != 0:
-    return
+    return 0
   about = _about(args.workdir, trained, dataset)
   if args.json:
-    print(json.dumps({**about, **_plain(scores)}, allow_nan=False))
+    output.print_json({**about, **scores})
   else:
     print(_heading(about, config.task))
     print(tables.format_table(scores, config.data.class_names))
+  return 0
 
 
 def _scores(trained: Run, dataset: data.Dataset) -> Scores:
@@ -88,7 +83,7 @@ def _scores(trained: Run, dataset: data.Dataset) -> Scores:
 
 
 def _about(workdir: str, trained: Run, dataset: data.Dataset) -> dict[str, Any]:
-  """All that the numbers depend on."""
+  """Returns everything that determines the scores."""
   config = trained.config
   how = trained.inference
   return {
@@ -119,13 +114,3 @@ def _heading(about: dict[str, Any], task: str) -> str:
       "",
     ]
   )
-
-
-def _plain(scores: Scores) -> dict[str, Any]:
-  """Scores as JSON knows them: no NaN, no arrays."""
-  return {
-    key: value.tolist()
-    if key == "confusion"
-    else (None if math.isnan(value) else value)
-    for key, value in scores.items()
-  }

@@ -1,67 +1,63 @@
-"""Options that commands on a work directory share."""
+"""Options that several commands share."""
 
 import argparse
 
-from ml_collections import ConfigDict
-
-from jaxseg.evaluation.inference import MODES
-from jaxseg.layers.crf_settings import SETTINGS
+from jaxseg.cli import config_options
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-  """Which trained network."""
+  """Adds the options that select a trained network."""
   parser.add_argument(
-    "--workdir", required=True, help="work directory of a training run"
+    "--workdir", metavar="DIR", required=True, help="work directory of the run"
   )
   parser.add_argument(
     "--checkpoint",
+    metavar="WHICH",
     type=_checkpoint,
     default="best",
-    help='"best" by validation mIoU, "last", or a step (default: best)',
+    help="best (by validation mIoU), last, or a step; default: best",
   )
 
 
-def add_inference(parser: argparse.ArgumentParser) -> None:
-  """How it is applied; what is not given is as the run's config says."""
+def add_overrides(parser: argparse.ArgumentParser, text: str) -> None:
+  """Adds `--config.FIELD=VALUE`, described by `text`."""
+  parser.add_argument(
+    config_options.NAME, metavar="VALUE", dest="overrides", help=text
+  )
+
+
+def add_json(parser: argparse.ArgumentParser, text: str) -> None:
+  """Adds `--json`; `text` names what is printed."""
+  parser.add_argument(
+    "--json", action="store_true", help=f"print {text} as one JSON object"
+  )
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+  """Adds the options that join several processes."""
   group = parser.add_argument_group(
-    "how the network is applied (default: as the run's config.eval says)"
-  )
-  group.add_argument("--mode", choices=MODES, help="whole image, or windows")
-  group.add_argument(
-    "--stride",
-    type=float,
-    help="step of sliding windows as a share of the window",
+    "several processes (not needed on TPU pods, SLURM and Open MPI)"
   )
   group.add_argument(
-    "--scales",
-    type=_scales,
-    help="input scales to average over, e.g. 0.5,1,1.5",
+    "--coordinator",
+    metavar="HOST:PORT",
+    default="",
+    help="address of process 0",
   )
   group.add_argument(
-    "--flip",
-    action=argparse.BooleanOptionalAction,
-    help="average with the mirrored image",
-  )
-  group.add_argument(
-    "--dropout-samples",
+    "--num-processes",
+    metavar="N",
     type=int,
-    help="average networks drawn by dropout (Bayesian SegNet); 0 for none",
+    default=0,
+    help="number of processes",
   )
   group.add_argument(
-    "--crf",
-    metavar="SETTINGS",
-    help="refine with a dense CRF: one of "
-    + ", ".join(SETTINGS)
-    + "; and / or changes to it, e.g. deeplab_v2,iterations=5; '' for none",
+    "--process-id",
+    metavar="I",
+    type=int,
+    default=-1,
+    help="number of this process, from 0",
   )
-
-
-def override(config: ConfigDict, args: argparse.Namespace) -> None:
-  """Puts the options that were given into `config.eval`."""
-  for field in ("mode", "stride", "scales", "flip", "dropout_samples", "crf"):
-    value = getattr(args, field)
-    if value is not None:
-      config.eval[field] = value
 
 
 def _checkpoint(text: str) -> str | int:
@@ -69,15 +65,6 @@ def _checkpoint(text: str) -> str | int:
     return text
   if not text.isdigit():
     raise argparse.ArgumentTypeError(
-      f"{text!r}; expected best, last or the number of a step"
+      f"{text!r}: expected best, last or the number of a step"
     )
   return int(text)
-
-
-def _scales(text: str) -> tuple[float, ...]:
-  try:
-    return tuple(float(word) for word in text.split(","))
-  except ValueError:
-    raise argparse.ArgumentTypeError(
-      f"{text!r}; expected numbers such as 0.5,1,1.5"
-    ) from None

@@ -1,11 +1,14 @@
 """Segments images with a trained network.
 
-For each image, of any size, writes <name>.png, the class ids at the image's
-own size with the class palette, and <name>_overlay.png, the classes over the
-image. Folders are searched through. Images larger than the network's canvas
-are shrunk to fit it, as in training, and the result enlarged again. An image
-that cannot be read is reported at the end, with exit status 2; the others are
-written.
+  jaxseg predict --workdir=runs/pspnet-shapes --output=masks photo.jpg
+  jaxseg predict --workdir=runs/pspnet-folder --output=masks photos \\
+    --config.eval.crf=deeplab_v2 --skip-existing
+
+For each image, of any size, two files are written into DIR: NAME.png holds
+the class ids at the size of the image, with the palette of the data set, and
+NAME_overlay.png shows the classes over the image. Images larger than the
+canvas of the network are shrunk to it, as in training. Images that cannot be
+read are reported at the end, with exit status 2; all others are segmented.
 """
 
 import argparse
@@ -17,69 +20,114 @@ import sys
 
 from PIL import Image
 
-from jaxseg.cli import options
+from jaxseg.cli import config_options, options, output
 from jaxseg.data import decoding, pairing, progress
 from jaxseg.errors import UserError
 from jaxseg.evaluation import pictures
-from jaxseg.runs.run import load_run
+from jaxseg.runs.run import Run, load_run
+
+USAGE = "--workdir=DIR --output=DIR [OPTION ...] IMAGE ..."
+
+# Fields that change a prediction; the others of `eval` concern scores.
+FIELDS = (
+  "eval.canvas",
+  "eval.mode",
+  "eval.stride",
+  "eval.scales",
+  "eval.flip",
+  "eval.dropout_samples",
+  "eval.crf",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Declares the command line."""
+  """Declares the options."""
   parser.add_argument(
-    "inputs", nargs="+", metavar="IMAGE_OR_FOLDER", help="what to segment"
+    "inputs",
+    nargs="+",
+    metavar="IMAGE",
+    help="image, or folder that is searched with its subfolders",
   )
-  parser.add_argument("--output", required=True, help="folder for the results")
   options.add_run(parser)
-  options.add_inference(parser)
+  parser.add_argument(
+    "--output", metavar="DIR", required=True, help="folder of the results"
+  )
   parser.add_argument(
     "--skip-existing",
     action="store_true",
-    help="leave images whose results are there",
+    help="skip images that have both results",
   )
+  options.add_overrides(
+    parser, "override a field, as in --config.eval.mode=sliding"
+  )
+  options.add_json(parser, "the numbers of images")
 
 
 def run(args: argparse.Namespace) -> int:
-  """Plans, loads the run, predicts; 2 if an image could not be read."""
-  output = Path(args.output)
-  jobs = plan([Path(text) for text in args.inputs], output)
+  """Segments the images; returns 2 if one of them could not be read."""
+  folder = Path(args.output)
+  jobs = plan([Path(text) for text in args.inputs], folder)
   todo = [job for job in jobs if not (args.skip_existing and job.is_done())]
   unreadable: list[UserError] = []
   if todo:
-    trained = load_run(args.workdir, args.checkpoint)
-    options.override(trained.config, args)
-    # Compiled before threads ask for it.
-    _ = trained.compiled
-    palette = trained.config.data.palette
-
-    def work(number: int) -> UserError | None:
-      job = todo[number]
-      try:
-        image = decoding.read_image(job.source)
-      except UserError as error:
-        return error
-      ids = trained.predict(image)
-      # The id map last: where it is, the overlay is too.
-      overlay = pictures.overlay(image, ids, palette)
-      pictures.save(job.overlay, Image.fromarray(overlay))
-      pictures.save(job.ids, pictures.indexed(ids, palette))
-      return None
-
-    results = progress.in_order(work, len(todo), title="predict")
-    unreadable = [error for error in results if error is not None]
+    with output.messages(to_stderr=args.json):
+      trained = load_run(args.workdir, args.checkpoint)
+      config_options.override(trained.config, args.overrides, allowed=FIELDS)
+      unreadable = segment(trained, todo)
   for error in unreadable:
     print(f"error: {error}", file=sys.stderr)
-  skipped = len(jobs) - len(todo)
-  print(
-    f"{len(todo) - len(unreadable)} of {len(jobs)} images segmented into "
-    f"{output}" + (f", {skipped} were there already" if skipped else "")
-  )
+  written, skipped = len(todo) - len(unreadable), len(jobs) - len(todo)
+  if args.json:
+    output.print_json(
+      {
+        "output": args.output,
+        "images": len(jobs),
+        "written": written,
+        "skipped": skipped,
+        "failed": len(unreadable),
+      }
+    )
+  else:
+    note = f"; {skipped} skipped" if skipped else ""
+    print(f"{written} of {len(jobs)} images segmented into {folder}{note}")
   return 2 if unreadable else 0
+
+
+def segment(trained: Run, jobs: Sequence["Job"]) -> list[UserError]:
+  """Segments the images of `jobs` and writes the results.
+
+  Returns:
+    The errors of the images that could not be read.
+  """
+  _ = trained.compiled  # Compiles the network before threads use it.
+  palette = trained.config.data.palette
+
+  def work(number: int) -> UserError | None:
+    job = jobs[number]
+    try:
+      image = decoding.read_image(job.source)
+    except UserError as error:
+      return error
+    ids = trained.predict(image)
+    # The ids are written last: if they exist, the overlay does too.
+    overlay = pictures.overlay(image, ids, palette)
+    pictures.save(job.overlay, Image.fromarray(overlay))
+    pictures.save(job.ids, pictures.indexed(ids, palette))
+    return None
+
+  results = progress.in_order(work, len(jobs), title="predict")
+  return [error for error in results if error is not None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """An image and what is written for it."""
+  """An image and the files that are written for it.
+
+  Attributes:
+    source: The image.
+    ids: Indexed PNG of its class ids.
+    overlay: PNG of the classes over the image.
+  """
 
   source: Path
   ids: Path
@@ -91,11 +139,15 @@ class Job:
 
 
 def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
-  """All images of the inputs, each with names of its own in `output`.
+  """Lists all images of the inputs with distinct names for their results.
+
+  Args:
+    inputs: Images and folders.
+    output: Folder of the results.
 
   Raises:
-    UserError: an input that does not exist, a folder without images, or an
-      output that would overwrite an input.
+    UserError: An input does not exist, a folder has no images, or a result
+      would overwrite an image or another result.
   """
   sources = list(
     {p.resolve(): p for path in inputs for p in _images(path, output)}.values()
@@ -111,34 +163,36 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
       if other is not job.source or path.resolve() == job.source.resolve():
         raise UserError(
           f"{path}, the result for {job.source}, would overwrite {other} or "
-          "its result; choose another --output folder, or segment them apart"
+          "its result; choose another --output, or segment them separately"
         )
   return jobs
 
 
 def _images(path: Path, output: Path) -> list[Path]:
-  """The image, or all images below the folder except earlier results."""
+  """Returns the image, or all images of the folder except earlier results."""
   if path.is_file():
     return [path]
   if not path.is_dir():
     raise UserError(f"{path} does not exist; expected an image or a folder")
-  hidden, ours = output.resolve(), path.resolve()
+  results, searched = output.resolve(), path.resolve()
   found = [
     p
     for p in sorted(path.rglob("*"))
     if p.is_file()
     and pairing.is_image(p)
-    and (hidden == ours or hidden not in p.resolve().parents)
+    and (results == searched or results not in p.resolve().parents)
   ]
   if not found:
-    raise UserError(f"{path} holds no image files; expected PNG, JPEG, ...")
+    raise UserError(f"{path} has no image files; expected PNG, JPEG, ...")
   return found
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
-  """The stem of each; where several share one, folders are put before it.
+  """Returns a distinct name for the results of each image.
 
-  As many folders as tell them apart, then the suffix (`a_png`, `a_jpg`).
+  The name is the stem of the image. Images with the same stem get as many of
+  their folders in front of it as make the names distinct; images of the same
+  folder get their suffix behind it (`a_png`, `a_jpg`).
   """
   groups = defaultdict(list)
   for path in paths:
@@ -146,12 +200,12 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
   names = {
     path: name
     for group in groups.values()
-    for path, name in zip(group, _told_apart(group), strict=True)
+    for path, name in zip(group, _distinct(group), strict=True)
   }
   return [names[path] for path in paths]
 
 
-def _told_apart(paths: Sequence[Path]) -> list[str]:
+def _distinct(paths: Sequence[Path]) -> list[str]:
   for with_suffix in (False, True):
     parts = [_parts(path, with_suffix) for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):

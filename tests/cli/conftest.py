@@ -1,4 +1,4 @@
-"""A trained run that costs nothing: one linear layer over colours."""
+"""A trained run without training: one linear layer over colours."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ PALETTE = ((0, 0, 0), (255, 0, 0), (0, 200, 0), (0, 0, 255))
 
 
 class Brightest(nn.Module):
-  """Class 1, 2 or 3 where red, green or blue is strongest, 0 where dark."""
+  """Predicts class 1, 2 or 3 for red, green or blue, and 0 for dark."""
 
   @nn.compact
   def __call__(self, image, *, train):
@@ -22,7 +22,7 @@ class Brightest(nn.Module):
 
 @pytest.fixture
 def run():
-  """Canvas 24 x 32, four classes."""
+  """A run of canvas 24 x 32 with four classes."""
   c = configs.base()
   c.name = "brightest"
   c.data.canvas = (24, 32)

@@ -1,4 +1,4 @@
-"""evaluate: the numbers, how they were made, and JSON that JSON can read."""
+"""evaluate: scores, how they were computed, overrides, JSON."""
 
 import json
 
@@ -12,7 +12,7 @@ from jaxseg.cli import evaluate
 
 @pytest.fixture
 def score(run, monkeypatch, tmp_path):
-  """Five images of one colour; a quarter of the last mask is wrong."""
+  """Evaluates five images of one colour; part of the last mask is wrong."""
   monkeypatch.setattr(evaluate, "load_run", lambda workdir, which: run)
   rng = np.random.default_rng(0)
   for split, count in (("train", 2), ("val", 5)):
@@ -44,13 +44,14 @@ def score(run, monkeypatch, tmp_path):
   return call
 
 
-# 18 x 28 valid pixels an image: 3 red, 2 green, of the red 126 mislabelled.
+# 18 x 28 valid pixels in each image. Three images are red and two are green;
+# 126 of the red pixels are labelled green.
 VALID = 5 * 18 * 28
 RED, GREEN = 3 * 18 * 28 - 126, 2 * 18 * 28 + 126
 IOU = {"red": RED / (RED + 126), "green": (GREEN - 126) / GREEN}
 
 
-def test_json_is_one_object_with_everything(score, capsys):
+def test_json_is_one_object(score, capsys):
   assert score("--json") == 0
   out = capsys.readouterr().out
   assert out.count("\n") == 1
@@ -66,9 +67,9 @@ def test_json_is_one_object_with_everything(score, capsys):
   assert got["confusion"][2][1] == 126
 
 
-def test_table_says_how_it_was_made(score, capsys):
-  options = ["--mode=sliding", "--stride=0.5", "--scales=0.5,1", "--flip"]
-  assert score(*options, "--absent=zero") == 0
+def test_table_says_how_it_was_computed(score, capsys):
+  fields = ("mode=sliding", "stride=0.5", "scales=0.5,1", "absent=zero", "flip")
+  assert score(*(f"--config.eval.{field}" for field in fields)) == 0
   out = capsys.readouterr().out
   for words in (
     "step 7, on folder/val: 5 images",
@@ -82,10 +83,10 @@ def test_table_says_how_it_was_made(score, capsys):
     assert words in out, words
 
 
-def test_a_crf_is_scored_and_said(score, capsys):
+def test_a_crf_is_scored_and_reported(score, capsys):
   """Potts energies move every pixel of a flat image to the same label."""
   crf = "pydensecrf,iterations=1,filter=exact"
-  assert score("--json", f"--crf={crf}") == 0
+  assert score("--json", f"--config.eval.crf={crf}") == 0
   got = json.loads(capsys.readouterr().out)
   assert got["crf"] == crf and "iterations=1" in got["inference"]
   np.testing.assert_allclose(got["iou/red"], IOU["red"])
@@ -97,8 +98,8 @@ def test_another_split_and_a_moved_folder(score, capsys, tmp_path):
     score(
       "--json",
       "--split=train",
-      f"--path={tmp_path / 'moved'}",
-      "--batch-size=16",
+      f"--config.data.path={tmp_path / 'moved'}",
+      "--config.eval.batch_size=16",
     )
     == 0
   )
@@ -110,11 +111,14 @@ def test_another_split_and_a_moved_folder(score, capsys, tmp_path):
   "option, words",
   [
     ("--split=tset", ["no split 'tset'", "train"]),
-    ("--path=/nowhere/at/all", ["/nowhere/at/all"]),
-    ("--scales=0", ["eval.scales"]),
-    ("--crf=deeplab_v4", ["eval.crf 'deeplab_v4'", "did you mean"]),
-    ("--crf=iterations=-1", ["iterations=-1", "0 or more"]),
-    ("--batch-size=0", ["eval.batch_size=0"]),
+    ("--config.data.path=/nowhere/at/all", ["/nowhere/at/all"]),
+    ("--config.eval.scales=0", ["eval.scales"]),
+    ("--config.eval.crf=deeplab_v4", ["eval.crf 'deeplab_v4'", "did you mean"]),
+    ("--config.eval.crf=iterations=-1", ["iterations=-1", "0 or more"]),
+    ("--config.eval.batch_size=0", ["eval.batch_size=0"]),
+    ("--config.eval.scale=1", ["no field 'scale'", "'scales'", "batch_size"]),
+    ("--config.model.name=unet", ["fixed by the trained run", "eval.*"]),
+    ("--config.augment.flip=True", ["fixed by the trained run"]),
   ],
 )
 def test_bad_values_are_one_line_and_status_2(score, capsys, option, words):

@@ -1,5 +1,7 @@
-"""predict: what it writes, for which images, under which names."""
+"""predict: the files it writes, for which images, under which names."""
 
+import dataclasses
+import json
 from pathlib import Path
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from jaxseg.errors import UserError
 
 
 def thirds(height, width):
-  """Red, green and blue columns, and the classes they are."""
+  """Returns an image of red, green and blue columns, and its class ids."""
   ids = np.repeat(np.arange(1, 4), -(-width // 3))[None, :width]
   ids = np.broadcast_to(ids, (height, width))
   image = np.zeros((height, width, 3), np.uint8)
@@ -36,8 +38,11 @@ def read(path):
 
 @pytest.fixture
 def segment(run, monkeypatch, tmp_path):
-  """Calls the command with the linear network in place of a run."""
-  monkeypatch.setattr(predict, "load_run", lambda workdir, which: run)
+  """Runs the command with the linear network as the trained run."""
+  # Each call gets a run of its own, which compiles its own network.
+  monkeypatch.setattr(
+    predict, "load_run", lambda workdir, which: dataclasses.replace(run)
+  )
   out = tmp_path / "out"
 
   def call(*inputs, options=()):
@@ -57,7 +62,7 @@ def test_any_size_comes_back_at_its_own_size(segment, tmp_path, size):
   ids = read(out / "a.png")
   expected = thirds(*size)[1]
   assert ids.shape == size
-  # Shrunk images may differ beside the two edges, and nowhere else.
+  # Predictions of shrunk images may differ only beside the two edges.
   shrunk = max(size[0] / 24, size[1] / 32, 1)
   reach = int(np.ceil(2 * shrunk)) if shrunk > 1 else 0
   far = np.ones(size, bool)
@@ -89,16 +94,17 @@ def test_a_crf_clears_away_a_speck(segment, tmp_path):
   Image.fromarray(image).save(path)
   _, out = segment(path)
   assert (read(out / "a.png")[10:12, 4:6] != 1).all()
-  crf = "--crf=iterations=5,bilateral_weight=0,filter=exact"  # blind to colour
-  _, out = segment(path, options=[crf])
+  # Without the bilateral kernel, colours have no effect.
+  crf = "iterations=5,bilateral_weight=0,filter=exact"
+  _, out = segment(path, options=[f"--config.eval.crf={crf}"])
   np.testing.assert_array_equal(read(out / "a.png"), ids)
 
 
 def test_exif_orientation_is_applied(segment, tmp_path):
-  """A photo taken with the camera turned: 30 wide in the file, 20 upright."""
+  """A photo of a turned camera is 30 pixels wide in the file, 20 upright."""
   image, _ = thirds(20, 30)
   exif = Image.Exif()
-  exif[0x0112] = 6  # Turn clockwise to see it upright.
+  exif[0x0112] = 6  # Rotate clockwise for an upright image.
   path = tmp_path / "in" / "turned.png"
   path.parent.mkdir()
   Image.fromarray(image).save(path, exif=exif)
@@ -120,7 +126,7 @@ def test_grey_transparent_and_palette_images_are_read(segment, tmp_path):
   np.testing.assert_array_equal(read(out / "RGBA.png"), thirds(20, 30)[1])
 
 
-def test_folders_are_searched_and_stems_told_apart(segment, tmp_path):
+def test_folders_are_searched_and_names_are_distinct(segment, tmp_path):
   for name in ("a/x.png", "b/x.png", "b/y.png", "b/y.jpg", "z.png", "no.txt"):
     path = tmp_path / "in" / name
     if path.suffix == ".txt":
@@ -139,9 +145,7 @@ def test_one_image_named_twice_is_segmented_once(segment, tmp_path, capsys):
   assert "1 of 1 images" in capsys.readouterr().out
 
 
-def test_bad_images_are_told_at_the_end_and_good_ones_written(
-  segment, tmp_path, capsys
-):
+def test_bad_images_are_reported_at_the_end(segment, tmp_path, capsys):
   folder = tmp_path / "in"
   for name in ("a.png", "b.png", "c.png", "d.png"):
     write(folder / name)
@@ -160,6 +164,37 @@ def test_bad_images_are_told_at_the_end_and_good_ones_written(
     "d.png",
     "d_overlay.png",
   }
+
+
+def test_json_counts_the_images(segment, tmp_path, capsys):
+  folder = tmp_path / "in"
+  for name in ("a.png", "b.png", "c.png"):
+    write(folder / name)
+  segment(folder / "c.png")
+  (folder / "b.png").write_bytes(b"")
+  capsys.readouterr()
+  status, out = segment(folder, options=["--skip-existing", "--json"])
+  assert status == 2
+  captured = capsys.readouterr()
+  assert captured.out.count("\n") == 1 and "b.png" in captured.err
+  counts = {"images": 3, "written": 1, "skipped": 1, "failed": 1}
+  assert json.loads(captured.out) == {"output": str(out), **counts}
+
+
+@pytest.mark.parametrize(
+  "field, reason",
+  [
+    ("model.name=unet", "fixed by the trained run"),
+    ("eval.batch_size=1", "has no effect on this command"),
+  ],
+)
+def test_fields_that_predict_does_not_take(
+  segment, tmp_path, capsys, field, reason
+):
+  with pytest.raises(SystemExit) as exit_:
+    segment(write(tmp_path / "in" / "a.png"), options=[f"--config.{field}"])
+  assert exit_.value.code == 2
+  assert reason in capsys.readouterr().err
 
 
 def test_existing_results_are_skipped_when_asked(segment, tmp_path, capsys):
@@ -191,7 +226,7 @@ def test_results_inside_the_input_folder_are_not_segmented(
   [
     (["a.png"], "in", ["a.png", "would overwrite", "--output"]),
     (["b.png", "b_overlay.png"], "out", ["b_overlay.png", "overwrite"]),
-    ([], "out", ["holds no image files"]),
+    ([], "out", ["has no image files"]),
   ],
 )
 def test_nothing_is_ever_overwritten(tmp_path, names, output, words):
@@ -219,7 +254,7 @@ def test_missing_input_is_named(tmp_path):
     (["/p/a.png", "/a.png", "/p/b.png"], ["p_a", "a", "b"]),
   ],
 )
-def test_names_are_as_short_as_tells_them_apart(paths, names):
+def test_names_are_short_and_distinct(paths, names):
   assert predict.unique_names([Path(p) for p in paths]) == names
 
 

@@ -1,4 +1,4 @@
-"""evaluate and predict from a work directory alone; the two agree."""
+"""evaluate and predict read a work directory and agree with each other."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from jaxseg.training import setup
 
 @pytest.fixture(scope="module")
 def trained(tiny_folder, tmp_path_factory):
-  """A work directory with two checkpoints; the first is the best."""
+  """Writes a work directory with two checkpoints; the first is the best."""
   c = with_data("folder")
   with c.unlocked():
     c.model = {
@@ -35,7 +35,7 @@ def trained(tiny_folder, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("run")
   save_config(experiment.config, workdir)
   state = experiment.fresh_state(mesh)
-  # Logits of another sign make another network.
+  # A classifier of the opposite sign predicts other classes.
   classifier = state.params["head"]["classifier"]
   flipped = {**classifier, "kernel": -classifier["kernel"]}
   head = {**state.params["head"], "classifier": flipped}
@@ -54,7 +54,7 @@ def evaluate(workdir, capsys, *options):
   return json.loads(capsys.readouterr().out)
 
 
-def test_predicted_files_score_what_evaluate_says(
+def test_predicted_files_have_the_scores_of_evaluate(
   trained, tiny_folder, tmp_path, capsys
 ):
   scores = evaluate(trained, capsys)
@@ -83,9 +83,7 @@ def test_predicted_files_score_what_evaluate_says(
   )
 
 
-def test_a_run_may_move_and_its_checkpoints_be_chosen(
-  trained, tmp_path, capsys
-):
+def test_a_moved_run_and_its_other_checkpoint(trained, tmp_path, capsys):
   moved = shutil.copytree(trained, tmp_path / "elsewhere")
   last = evaluate(moved, capsys, "--checkpoint=last")
   assert last["step"] == 9

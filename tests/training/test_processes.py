@@ -37,8 +37,8 @@ def test_two_processes_equal_one(train_command, run_process, tmp_path):
       [
         *train_command(tmp_path / "two", *FIELDS),
         f"--coordinator=localhost:{port}",
-        "--num_processes=2",
-        f"--process_id={i}",
+        "--num-processes=2",
+        f"--process-id={i}",
       ],
       devices=4,
       start=True,

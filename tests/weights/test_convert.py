@@ -8,7 +8,7 @@ from jaxseg import cli, weights
 def test_convert_writes_what_init_reads(resnet18_file, tmp_path, capsys):
   out = tmp_path / "resnet18.safetensors"
   cli.main(
-    ["convert", "--model=resnet18", "--num_classes=2", resnet18_file, str(out)]
+    ["convert", "--model=resnet18", "--num-classes=2", resnet18_file, str(out)]
   )
   # torchvision's 11,689,512 with 1000 classes: 998 * 513 less.
   assert "11,177,538 of 11,177,538 parameters" in capsys.readouterr().out
@@ -20,7 +20,7 @@ def test_convert_writes_what_init_reads(resnet18_file, tmp_path, capsys):
   [
     (["--model=resnet18"], "leave 'head' fresh"),
     (["--model=resnet19"], "did you mean 'resnet18'"),
-    (["--model=resnet18", "--source=tensorflow"], "known: timm, torchvision"),
+    (["--model=resnet18", "--library=tensorflow"], "known: timm, torchvision"),
   ],
 )
 def test_errors_are_one_line_and_write_nothing(

@@ -372,7 +372,8 @@ def test_convert_writes_a_segmentation_network(tmp_path, capsys):
   cli.main(["convert", "--model=fcn_resnet", file, out])
   said = capsys.readouterr().out
   assert f"{len(shapes)} of {len(shapes)} arrays" in said
-  assert "'resnet18'" in said and "num_classes=2" in said
+  assert "--config=configs/fcn_resnet.py:folder,resnet18" in said
+  assert "fcn_resnet of 2 classes" in said
   assert paths.flatten(weights.load(out)).keys() == shapes.keys()
   # Both the converted and the original file initialise a network.
   variables = paths.unflatten(

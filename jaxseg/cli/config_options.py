@@ -1,0 +1,254 @@
+"""Configurations on the command line, the same in every command.
+
+`--config=FILE[:WORDS]` names a configuration file, and `--config.FIELD=VALUE`
+overrides one of its fields. `ml_collections` parses the values: numbers,
+`True` and `False`, text without quotes, tuples as `'(1, 2)'`. Its flags are
+defined on an `absl.flags.FlagValues` of their own, apart from the flags that
+libraries define.
+"""
+
+import ast
+from collections import deque
+from collections.abc import Sequence
+import difflib
+import functools
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+import operator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from jaxseg.config import base
+from jaxseg.errors import UserError
+
+# How `--help` writes the option that overrides a field.
+NAME = "--config.FIELD"
+_PREFIX = "--config."
+
+# Fields that may differ from those of a trained run. A name that ends in a
+# dot stands for a section.
+EVALUATION_FIELDS = (
+  "eval.",
+  "data.path",
+  "data.prepared",
+  "data.loader",
+  "data.eval_split",
+)
+
+
+class _Literal(flags.ArgumentParser):
+  """Parses a Python literal, or else text."""
+
+  def parse(self, argument: str) -> Any:
+    try:
+      return ast.literal_eval(argument)
+    except (SyntaxError, ValueError):
+      return argument
+
+
+# A field whose value is None has no type, so it takes any value.
+config_flags.register_flag_parser_for_type(type(None), _Literal())
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+  """Separates overrides of fields from the other arguments of a command.
+
+  Args:
+    argv: Arguments, with fields as `--config.FIELD=VALUE` or
+      `--config.FIELD VALUE`; `--config.FIELD` alone sets a boolean field.
+
+  Returns:
+    The other arguments, and the overrides, each of them one word.
+  """
+  others, overrides = [], []
+  remaining = deque(argv)
+  while remaining:
+    word = remaining.popleft()
+    if not word.startswith(_PREFIX):
+      others.append(word)
+      continue
+    if "=" not in word and remaining and _is_value(remaining[0], word):
+      word = f"{word}={remaining.popleft()}"
+    overrides.append(word)
+  return others, overrides
+
+
+def _is_value(following: str, word: str) -> bool:
+  """Whether the argument after `--config.FIELD` is the value of the field."""
+  if following.startswith("--"):
+    return False
+  # In `--config.eval.flip image.png` the image is another argument.
+  return following.lower() in ("true", "false") or not _is_boolean(word)
+
+
+def _is_boolean(word: str) -> bool:
+  value = base()
+  for name in _field(word).split("."):
+    value = value.get(name) if isinstance(value, ConfigDict) else None
+  return isinstance(value, bool)
+
+
+def _field(word: str) -> str:
+  """Returns FIELD of `--config.FIELD=VALUE`."""
+  return word.removeprefix(_PREFIX).partition("=")[0]
+
+
+def read(text: str) -> ConfigDict:
+  """Reads a configuration from its file.
+
+  Args:
+    text: "FILE" or "FILE:WORDS", the value of `--config`. WORDS is passed to
+      the function `get_config` of the file.
+
+  Returns:
+    The configuration, locked.
+
+  Raises:
+    UserError: There is no such file, it is not a configuration file, or it
+      does not know a word.
+  """
+  name, *words = text.split(":", maxsplit=1)
+  path = Path(name)
+  expected = "expected FILE or FILE:WORDS, such as configs/pspnet.py:camvid"
+  if not path.is_file():
+    folders = (path.parent, Path("configs"))
+    known = {p.stem: p for folder in folders for p in folder.glob("*.py")}
+    close = difflib.get_close_matches(path.stem, known, n=1)
+    guess = f" (did you mean {str(known[close[0]])!r}?)" if close else ""
+    raise UserError(f"--config={text}: no such file{guess}; {expected}")
+  module = _load(path)
+  if not hasattr(module, "get_config"):
+    raise UserError(
+      f"--config={text}: the file has no function get_config; {expected}"
+    )
+  config = module.get_config(*words)
+  if not isinstance(config, ConfigDict):
+    raise UserError(
+      f"--config={text}: get_config returned {type(config).__name__}; expected "
+      "an ml_collections.ConfigDict, see jaxseg/config.py"
+    )
+  return config.lock()
+
+
+def _load(path: Path) -> ModuleType:
+  """Executes a Python file as a module of its own."""
+  loader = SourceFileLoader("config_file", str(path))
+  module = module_from_spec(spec_from_loader(loader.name, loader))
+  loader.exec_module(module)
+  return module
+
+
+def override(
+  config: ConfigDict,
+  words: Sequence[str],
+  *,
+  allowed: Sequence[str] | None = None,
+) -> None:
+  """Overrides fields of `config` in place.
+
+  Args:
+    config: A configuration.
+    words: Overrides as `split` returns them. Of several for one field the
+      last one counts; those of a tuple are its elements.
+    allowed: The fields that a command may override, written as those of
+      `EVALUATION_FIELDS`. Default: all fields.
+
+  Raises:
+    UserError: A field does not exist, must not be overridden, or cannot have
+      that value.
+  """
+  by_field: dict[str, list[str]] = {}
+  for word in words:
+    by_field.setdefault(_field(word), []).append(word)
+  for field, given in by_field.items():
+    value = _value(config, field, given[-1])
+    if allowed is not None and not _is_among(field, allowed):
+      raise _not_allowed(field, given[-1], allowed)
+    try:
+      _parse(config, field, given)
+    except (flags.Error, TypeError, ValueError) as error:
+      raise UserError(
+        f"{' '.join(given)}: expected {_expected(field, value)}"
+      ) from error
+
+
+def _parse(config: ConfigDict, field: str, words: Sequence[str]) -> None:
+  """Sets a field; a value of another type is an error of absl or Python."""
+  *sections, name = field.split(".")
+  section = functools.reduce(operator.getitem, sections, config)
+  value = section[name]
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_dict(
+    "config", config, flag_values=values, sys_argv=words
+  )
+  values(["jaxseg", *words])
+  if isinstance(value, tuple):
+    section[name] = _same_elements(section[name], value)
+
+
+def _same_elements(new: tuple, old: tuple) -> tuple:
+  """Returns `new` with elements of the type that all elements of `old` have.
+
+  Raises:
+    ValueError: An element has another type.
+  """
+  kinds = {type(element) for element in old}
+  if kinds == {float}:
+    return tuple(float(element) for element in new)
+  for kind in (int, str):
+    if kinds == {kind} and not all(type(element) is kind for element in new):
+      raise ValueError(f"{new} has elements that are no {kind.__name__}")
+  return new
+
+
+def _value(config: ConfigDict, field: str, word: str) -> Any:
+  """Returns the value of a field; an unknown name is a `UserError`."""
+  value, path = config, "config"
+  for name in field.split("."):
+    if not isinstance(value, ConfigDict):
+      raise UserError(f"{word}: {path} is a value and has no fields")
+    if name not in value:
+      close = difflib.get_close_matches(name, value, n=1)
+      guess = f" (did you mean {close[0]!r}?)" if close else ""
+      raise UserError(
+        f"{word}: {path} has no field {name!r}{guess}; its fields: "
+        f"{', '.join(sorted(value))}"
+      )
+    value, path = value[name], f"{path}.{name}"
+  return value
+
+
+def _is_among(field: str, names: Sequence[str]) -> bool:
+  return any(
+    field == name or (name.endswith(".") and field.startswith(name))
+    for name in names
+  )
+
+
+def _not_allowed(field: str, word: str, allowed: Sequence[str]) -> UserError:
+  if _is_among(field, EVALUATION_FIELDS):
+    reason = f"config.{field} has no effect on this command"
+  else:
+    reason = f"config.{field} is fixed by the trained run"
+  names = ", ".join(f"{n}*" if n.endswith(".") else n for n in allowed)
+  return UserError(f"{word}: {reason}; fields that can be overridden: {names}")
+
+
+def _expected(field: str, value: Any) -> str:
+  """Describes the values of a field by the one that it has."""
+  if isinstance(value, ConfigDict):
+    name = "name" if "name" in value else next(iter(value), "FIELD")
+    return f"a field of this section, such as --config.{field}.{name}=VALUE"
+  if isinstance(value, bool):
+    return "True or False"
+  if isinstance(value, int):
+    return f"an integer such as {value}"
+  if isinstance(value, float):
+    return f"a number such as {value}"
+  if isinstance(value, tuple):
+    return f"a tuple such as {str(value or (1, 2))!r}"
+  return f"a value, as in --config.{field}=VALUE"

@@ -1,0 +1,76 @@
+"""Trains a network, or continues a run that was interrupted.
+
+  jaxseg train --config=configs/pspnet.py
+  jaxseg train --config=configs/pspnet.py:camvid,laptop --config.data.path=DIR
+
+FILE describes the whole run. WORDS select its data set and variants, and
+--config.FIELD=VALUE overrides a field; jaxseg/config.py explains all fields.
+The same command continues an interrupted run from its last checkpoint.
+`python train.py` is the same as `jaxseg train`.
+"""
+
+import argparse
+import os
+import sys
+
+from absl import logging
+
+from jaxseg.cli import config_options, options, output
+from jaxseg.errors import UserError
+
+USAGE = "--config=FILE[:WORDS] [OPTION ...]"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the options."""
+  parser.add_argument(
+    "--config",
+    metavar="FILE[:WORDS]",
+    required=True,
+    help="configuration file and words",
+  )
+  options.add_overrides(
+    parser, "override a field, as in --config.train.steps=100"
+  )
+  parser.add_argument(
+    "--workdir",
+    metavar="DIR",
+    default="",
+    help="work directory; default: runs/NAME-DATA",
+  )
+  options.add_json(parser, "the final scores")
+  options.add_processes(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+  """Trains the network of a configuration."""
+  config = config_options.read(args.config)
+  config_options.override(config, args.overrides)
+  workdir = args.workdir or f"runs/{config.name}-{config.data.name}"
+  # A library that logs an exception with its traceback also raises it, and it
+  # is reported once, in one line.
+  logging.get_absl_logger().addFilter(lambda record: not record.exc_info)
+
+  import jax
+
+  from jaxseg import sharding
+
+  sharding.join_processes(
+    args.coordinator, args.num_processes, args.process_id
+  )
+  # Imported after the processes have joined: until then no device may be used.
+  from jaxseg.training import loop
+
+  try:
+    with output.messages(to_stderr=args.json):
+      scores = loop.train(config, workdir)
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    # At a normal exit TensorBoard's writer flushes its events once more. On a
+    # full disk that fails, and its tracebacks would bury the error.
+    os._exit(2)
+  if args.json and jax.process_index() == 0:
+    about = {"workdir": workdir, "step": config.train.steps}
+    output.print_json({**about, **scores})
+  return 0

@@ -1,0 +1,72 @@
+"""train: what it passes to the loop, its work directory, JSON, train.py."""
+
+import json
+from pathlib import Path
+import runpy
+import sys
+
+import numpy as np
+import pytest
+
+from jaxseg import cli
+from jaxseg.training import loop
+
+ROOT = Path(__file__).parents[2]
+CONFIG = f"--config={ROOT / 'tests' / 'tiny_pspnet.py'}:folder"
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+  """Replaces training; lists the (config, workdir) that were to be trained."""
+  calls = []
+
+  def train(config, workdir):
+    calls.append((config.to_dict(), workdir))
+    print("training")
+    confusion = np.array([[3, 1], [0, 2]])
+    return {"miou": 0.5, "iou/cat": float("nan"), "confusion": confusion}
+
+  monkeypatch.setattr(loop, "train", train)
+  monkeypatch.chdir(tmp_path)
+  return calls
+
+
+def test_config_words_and_fields_reach_the_loop(trained):
+  overrides = ["--config.train.steps=7", "--config.model.bins", "(1, 3)"]
+  assert cli.main(["train", "--workdir=w", *overrides, CONFIG]) == 0
+  ((config, workdir),) = trained
+  assert workdir == "w" and config["data"]["name"] == "folder"
+  assert config["train"]["steps"] == 7 and config["model"]["bins"] == (1, 3)
+
+
+def test_work_directories_of_two_data_sets_differ(trained):
+  assert cli.main(["train", CONFIG]) == 0
+  assert cli.main(["train", CONFIG.replace(":folder", ":shapes")]) == 0
+  workdirs = [Path(workdir) for _, workdir in trained]
+  assert workdirs[0] != workdirs[1]
+  for workdir in workdirs:
+    assert workdir.parts[0] == "runs" and "tiny_pspnet" in workdir.name
+
+
+def test_json_is_the_final_scores_and_nothing_else(trained, capsys):
+  argv = ["train", "--workdir=w", "--json", "--config.train.steps=7", CONFIG]
+  assert cli.main(argv) == 0
+  captured = capsys.readouterr()
+  assert captured.out.count("\n") == 1 and "training" in captured.err
+  assert json.loads(captured.out, parse_constant=pytest.fail) == {
+    "workdir": "w",
+    "step": 7,
+    "miou": 0.5,
+    "iou/cat": None,
+    "confusion": [[3, 1], [0, 2]],
+  }
+
+
+def test_train_py_is_jaxseg_train(trained, monkeypatch):
+  argv = [CONFIG, "--config.train.steps=7"]
+  assert cli.main(["train", *argv]) == 0
+  monkeypatch.setattr(sys, "argv", ["train.py", *argv])
+  with pytest.raises(SystemExit) as exit_:
+    runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+  assert not exit_.value.code
+  assert trained[0] == trained[1]
