@@ -94,9 +94,9 @@ def test_a_process_that_has_computed_is_alone():
     (("host:0", 2, 0), "--coordinator=host:0: expected HOST:PORT"),
     (("host:70000", 2, 0), "--coordinator=host:70000: expected HOST:PORT"),
     (("host:http", 2, 0), "--coordinator=host:http: expected HOST:PORT"),
-    (("host:123", 0, 0), "--num_processes=0: expected the number"),
-    (("host:123", 2, -1), "--process_id=-1: expected 0 to 1"),
-    (("host:123", 2, 2), "--process_id=2: expected 0 to 1"),
+    (("host:123", 0, 0), "--num-processes=0: expected the number"),
+    (("host:123", 2, -1), "--process-id=-1: expected 0 to 1"),
+    (("host:123", 2, 2), "--process-id=2: expected 0 to 1"),
     (("host.invalid:123", 2, 1), "host.invalid:123: unknown host"),
   ],
 )
