@@ -91,7 +91,7 @@ def test_examples_of_the_help_parse(name):
       ["evaluate", "--workdir=w", "--checkpoint=newest"],
       ["'newest': expected best, last or the number of a step"],
     ),
-    (["train", "--config=c.py", "--num-processes=2"], ["'--num-processes'"]),
+    (["train", "--config=c.py", "--num_processes=2"], ["'--num-processes'"]),
     (
       ["convert", "--model=m", "--config.model.x=1", "a", "b"],
       ["unknown option", "--config.model.x"],
