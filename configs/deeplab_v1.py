@@ -18,22 +18,14 @@ Caffe's weights need `recipes.caffe_input`.
 from ml_collections import ConfigDict
 
 from jaxseg import recipes
+from jaxseg.models import VARIANTS
 
-# Fields of fc6 (the table in jaxseg/models/deeplab_v1.py).
-FIELDS_OF_VIEW = {
-  "fov4x4": dict(kernel_size=4, dilation=4, features=4096),
-  "fov4x4_rate8": dict(kernel_size=4, dilation=8, features=4096),
-  "fov7x7": dict(kernel_size=7, dilation=4, features=4096),
-}
-WORDS = ("small", *FIELDS_OF_VIEW, "msc")
+WORDS = ("small", *VARIANTS["deeplab_v1"], "msc")
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """Returns the configuration with the words of `arg`."""
-  views = tuple(FIELDS_OF_VIEW)
-  c = recipes.network_config("deeplab_v1", arg, WORDS, exclusive=(views,))
-  for word in c.words:
-    c.model.update(FIELDS_OF_VIEW.get(word, {}))
+  c = recipes.network_config("deeplab_v1", arg, WORDS)
   if "msc" in c.words:
     c.model.multi_scale_features = 128
   recipes.caffe_sgd(c)

@@ -37,8 +37,6 @@ def get_config(arg: str = "") -> ConfigDict:
   pyramid = (("^aspp/.*kernel$", 10.0), ("^aspp/.*bias$", 20.0))
   c.norm.name = "batch"
   if "vgg" in c.words:
-    recipes.replace_backbone(c, "vgg16")
-    c.model.update(hidden_features=1024, scales=(1.0,))
     c.optimizer.learning_rate = 1e-3
     c.optimizer.multipliers = (*pyramid, ("bias$", 2.0))
   else:

@@ -5,7 +5,8 @@
     --config.init.backbone=resnet101.npz --config.init.skip='("offset",)'
 
 Words: a data preset; a backbone; `small`; `modulated` for deformable ConvNets
-v2 (three deformable stages, offsets that learn ten times more slowly);
+v2 (three deformable stages, offsets that learn ten times more slowly); `plain`
+for the baseline without deformable convolutions;
 `scratch` to train what the paper freezes as ImageNet left it (normalisation,
 stem and first stage). The weights above are torchvision's, so strides, pooling
 and input are those of torchvision here, not those of Caffe.
@@ -21,9 +22,8 @@ from ml_collections import ConfigDict
 
 from jaxseg import recipes
 
-WORDS = ("small", "modulated", "scratch")
+WORDS = ("small", "modulated", "plain", "scratch")
 TORCHVISION = dict(stride_in_1x1=False, ceil_mode=False)
-MODULATED = dict(deformable_stages=(2, 3, 4), modulated=True)
 FROZEN = (
   (r"^backbone/.*norm/(scale|bias)$", 0.0),
   (r"^backbone/(stem|stage1_)", 0.0),
@@ -35,12 +35,10 @@ def get_config(arg: str = "") -> ConfigDict:
   c = recipes.network_config(
     "deformable_deeplab", arg, WORDS, exclusive=(("small", "scratch"),)
   )
-  modulated = "modulated" in c.words
-  fields = {**TORCHVISION, **(MODULATED if modulated else {})}
-  recipes.replace_backbone(c, c.model.backbone.name, **fields)
+  recipes.replace_backbone(c, c.model.backbone.name, **TORCHVISION)
   recipes.caffe_sgd(c)
   c.augment.update(crop=c.data.canvas, scale=(1.0, 1.0))
-  offsets = 0.1 if modulated else 1.0
+  offsets = 0.1 if "modulated" in c.words else 1.0
   c.optimizer.learning_rate = 5e-4
   c.optimizer.multipliers = (
     ("/offset/kernel$", offsets),
@@ -57,7 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.train.update(steps=19_451, batch_size=1, eval_every=1000)
   if "small" in c.words:
     recipes.small(c, learning_rate=4e-3, steps=1000)
-    recipes.narrow_resnet(c, output_stride=4, **fields)
+    recipes.narrow_resnet(c, output_stride=4, **TORCHVISION)
     c.norm.frozen = False
     c.model.features = 64
   return c

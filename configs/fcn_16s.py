@@ -23,7 +23,8 @@ def get_config(arg: str = "") -> ConfigDict:
   """Returns the configuration with the words of `arg`."""
   c = recipes.network_config("fcn_16s", arg, WORDS, exclusive=(WORDS,))
   c.model.learned_upsampling = "intermediate"
-  recipes.whole_images(c, learning_rate=1e-6)
+  # 175 epochs of CamVid\'s 367 images.
+  recipes.whole_images(c, learning_rate=1e-6, batch_size=20, steps=3200)
   if "heavy" in c.words:
     c.model.learned_upsampling = "none"
     recipes.heavy_momentum(c, learning_rate=1e-12, momentum=0.99, steps=100_000)

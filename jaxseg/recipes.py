@@ -192,17 +192,15 @@ def half_size(c: ConfigDict) -> None:
     c.loss.class_weights = CAMVID_WEIGHTS
 
 
-def whole_images(c: ConfigDict, *, learning_rate: float) -> None:
-  """Sets FCN's training on unchanged images (CVPR text, Sec. 4.3).
-
-  It takes 20 images a step for 175 epochs of CamVid's 367 images, at a fixed
-  rate.
-  """
+def whole_images(
+  c: ConfigDict, *, learning_rate: float, batch_size: int, steps: int
+) -> None:
+  """Sets training on unchanged images at a fixed learning rate."""
   caffe_sgd(c)
   c.schedule.name = "constant"
   c.augment.update(crop=c.data.canvas, scale=(1.0, 1.0), flip=False)
   c.optimizer.learning_rate = learning_rate
-  c.train.update(steps=3200, batch_size=20, eval_every=400)
+  c.train.update(steps=steps, batch_size=batch_size, eval_every=400)
 
 
 def heavy_momentum(

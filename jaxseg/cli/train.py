@@ -16,6 +16,7 @@ import sys
 from absl import logging
 
 from jaxseg.cli import config_options, options, output
+from jaxseg.config import default_workdir
 from jaxseg.errors import UserError
 
 USAGE = "--config=FILE[:WORDS] [OPTION ...]"
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--workdir",
     metavar="DIR",
     default="",
-    help="work directory; default: runs/NAME-DATA",
+    help="work directory; default: runs/NAME-WORDS",
   )
   options.add_json(parser, "the final scores")
   options.add_processes(parser)
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
   """Trains the network of a configuration."""
   config = config_options.read(args.config)
   config_options.override(config, args.overrides)
-  workdir = args.workdir or f"runs/{config.name}-{config.data.name}"
+  workdir = args.workdir or default_workdir(config)
   # A library that logs an exception with its traceback also raises it, and it
   # is reported once, in one line.
   logging.get_absl_logger().addFilter(lambda record: not record.exc_info)

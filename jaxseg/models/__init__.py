@@ -84,7 +84,10 @@ PAPER_BACKBONES = {
 
 # Named sets of fields that differ from the paper's, by network.
 VARIANTS = {
+  "deeplab_v1": deeplab_v1.VARIANTS,
+  "deeplab_v2": deeplab_v2.VARIANTS,
   "deeplab_v3": deeplab_v3.VARIANTS,
+  "deformable_deeplab": deformable_deeplab.VARIANTS,
   "pspnet": pspnet.VARIANTS,
   "unet": unet.VARIANTS,
 }

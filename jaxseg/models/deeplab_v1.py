@@ -167,5 +167,4 @@ VARIANTS = {
   "fov4x4": {"kernel_size": 4, "dilation": 4, "features": 4096},
   "fov4x4_rate8": {"kernel_size": 4, "dilation": 8, "features": 4096},
   "fov7x7": {"kernel_size": 7, "dilation": 4, "features": 4096},
-  "msc": {"multi_scale_features": 128},
 }

@@ -57,7 +57,7 @@ def test_multi_scale_branches_add_640_features():
   ("size", "scores"),
   [((321, 321), (41, 41)), ((513, 513), (65, 65)), ((360, 480), (46, 61))],
 )
-@pytest.mark.parametrize("fields", [{}, deeplab_v1.VARIANTS["msc"]])
+@pytest.mark.parametrize("fields", [{}, {"multi_scale_features": 128}])
 def test_scores_of_deeplab_v1(size, scores, fields):
   """n = 32 k - 31 pixels give 4 k - 3 scores; 360x480 needs ceil mode."""
   outputs, variables = _shapes("deeplab_v1", size, **fields)
