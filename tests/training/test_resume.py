@@ -46,6 +46,7 @@ def wait_for(condition, process, seconds=240):
   deadline = time.monotonic() + seconds
   while not condition():
     if process.poll() is not None or time.monotonic() > deadline:
+      process.kill()
       out, err = process.communicate()
       pytest.fail(f"ended too early ({process.returncode}):\n{out}\n{err}")
     time.sleep(0.02)
