@@ -114,7 +114,7 @@ def load_run(workdir: epath.PathLike, checkpoint: str | int = "best") -> Run:
   config = load_config(workdir)
   if not (workdir / "checkpoints").is_dir():
     raise UserError(f"{workdir}/checkpoints: no such directory; train first")
-  checkpoints = Checkpoints(workdir)
+  checkpoints = Checkpoints(workdir, metric=tasks.create(config).metric)
   steps = checkpoints.steps()
   if not steps:
     raise UserError(f"{workdir}/checkpoints holds no complete checkpoint")

@@ -50,7 +50,9 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     claim(experiment.config, workdir)
   _say(experiment.description)
 
-  checkpoints = Checkpoints(workdir, keep_last=options.keep_last)
+  checkpoints = Checkpoints(
+    workdir, keep_last=options.keep_last, metric=experiment.task.metric
+  )
   if checkpoints.latest_step() is None:
     state = experiment.first_state(mesh)
   else:
