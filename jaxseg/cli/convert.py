@@ -92,8 +92,8 @@ def _convert(args: argparse.Namespace) -> dict[str, Any]:
     found = fields.pop("num_classes")
     num_classes = args.num_classes or found
     model = models.create(args.model, num_classes=num_classes, **fields)
-    train_options = [
-      *_train_options(args.model, fields),
+    given = [
+      *train_options(args.model, fields),
       f"--config.init.model={args.out}",
     ]
   else:
@@ -102,7 +102,7 @@ def _convert(args: argparse.Namespace) -> dict[str, Any]:
     model = models.create(
       "classifier", num_classes=num_classes, backbone=args.model
     )
-    train_options = [f"--config.init.backbone={args.out}"]
+    given = [f"--config.init.backbone={args.out}"]
   variables = weights.from_torch(
     model,
     arrays,
@@ -116,11 +116,11 @@ def _convert(args: argparse.Namespace) -> dict[str, Any]:
     "model": args.model,
     "num_classes": num_classes,
     "fields": fields,
-    "options": train_options,
+    "options": given,
   }
 
 
-def _train_options(name: str, fields: Mapping[str, Any]) -> list[str]:
+def train_options(name: str, fields: Mapping[str, Any]) -> list[str]:
   """Returns the options of `jaxseg train` that build a network.
 
   A variant and a backbone are words of the configuration file, and all other

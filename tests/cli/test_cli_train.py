@@ -39,13 +39,14 @@ def test_config_words_and_fields_reach_the_loop(trained):
   assert config["train"]["steps"] == 7 and config["model"]["bins"] == (1, 3)
 
 
-def test_work_directories_of_two_data_sets_differ(trained):
-  assert cli.main(["train", CONFIG]) == 0
-  assert cli.main(["train", CONFIG.replace(":folder", ":shapes")]) == 0
-  workdirs = [Path(workdir) for _, workdir in trained]
-  assert workdirs[0] != workdirs[1]
-  for workdir in workdirs:
-    assert workdir.parts[0] == "runs" and "tiny_pspnet" in workdir.name
+def test_default_work_directory_has_name_and_words(trained):
+  for words in ("folder", "shapes"):
+    argv = ["train", CONFIG.replace(":folder", f":{words}")]
+    assert cli.main(argv) == 0
+  assert [workdir for _, workdir in trained] == [
+    "runs/tiny_pspnet-folder",
+    "runs/tiny_pspnet-shapes",
+  ]
 
 
 def test_json_is_the_final_scores_and_nothing_else(trained, capsys):

@@ -1,0 +1,57 @@
+"""convert: the options that it prints build the network of the library."""
+
+import json
+
+import pytest
+
+from jaxseg import cli, models
+from jaxseg.cli import config_options, convert
+from jaxseg.runs.run import create_model
+from jaxseg.weights import segmentation
+
+# Fields that Flax sets, those that the run sets, and the compared backbone.
+UNCOMPARED = {"parent", "name", "dtype", "param_dtype", "norm", "backbone"}
+CASES = [
+  (library, name)
+  for library, networks in segmentation.FIELDS.items()
+  for name in networks
+]
+
+
+@pytest.mark.parametrize(("library", "name"), CASES)
+def test_printed_options_build_the_network_of_the_library(library, name):
+  fields = dict(segmentation.FIELDS[library][name])
+  if name != "unet":
+    fields["backbone"] = {"name": "resnet34", **fields.get("backbone", {})}
+  file, *overrides = convert.train_options(name, fields)
+  config = config_options.read(file.removeprefix("--config="))
+  config_options.override(config, overrides)
+  config.data.class_names = ("a", "b")
+  built = create_model(config)
+  expected = models.create(name, num_classes=2, **fields)
+  pairs = [(built, expected)]
+  if name != "unet":
+    pairs.append((built.backbone, expected.backbone))
+  for ours, theirs in pairs:
+    assert type(ours) is type(theirs)
+    for field in type(theirs).__dataclass_fields__.keys() - UNCOMPARED:
+      assert getattr(ours, field) == getattr(theirs, field), field
+
+
+def test_json_is_one_object(monkeypatch, tmp_path, capsys):
+  monkeypatch.setattr(convert.weights, "read_file", lambda path: {})
+
+  def from_torch(model, arrays, library, **options):
+    print("loaded")
+    return {}
+
+  monkeypatch.setattr(convert.weights, "from_torch", from_torch)
+  monkeypatch.setattr(convert.weights, "save", lambda path, variables: None)
+  argv = ["convert", "--model=unet", "--library=milesial", "--num-classes=3"]
+  assert cli.main([*argv, "--json", "a.pth", "b.npz"]) == 0
+  captured = capsys.readouterr()
+  assert "loaded" in captured.err
+  report = json.loads(captured.out)
+  assert report["out"] == "b.npz" and report["num_classes"] == 3
+  assert report["fields"]["norm"] == "batch"
+  assert "--config.init.model=b.npz" in report["options"]
