@@ -82,7 +82,7 @@ def test_a_run_refuses_another_configuration(
   refused(
     run_process(other),
     "belongs to another configuration",
-    "optimizer.learning_rate: 0.01 there, 0.5 now",
+    "optimizer.learning_rate: 0.01 in config.json, 0.5 now",
   )
 
 
