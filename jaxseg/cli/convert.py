@@ -123,8 +123,8 @@ def _convert(args: argparse.Namespace) -> dict[str, Any]:
 def train_options(name: str, fields: Mapping[str, Any]) -> list[str]:
   """Returns the options of `jaxseg train` that build a network.
 
-  A variant and a backbone are words of the configuration file, and all other
-  fields are overrides. The data set is a folder of images and masks.
+  The backbone is a word of the configuration file, and all other fields are
+  overrides. The data set is a folder of images and masks.
 
   Args:
     name: Key of `models.MODELS`.
@@ -132,7 +132,7 @@ def train_options(name: str, fields: Mapping[str, Any]) -> list[str]:
   """
   own = dict(fields)
   backbone = dict(own.pop("backbone", {}))
-  words = ["folder", own.pop("variant", None), backbone.pop("name", None)]
+  words = ["folder", backbone.pop("name", None)]
   given = ",".join(word for word in words if word)
   norm = own.pop("norm", None)
   overrides = [f"--config.model.{key}={value}" for key, value in own.items()]
