@@ -7,10 +7,10 @@ import optax
 import pytest
 
 from jaxseg import losses, models
+from jaxseg.analysis import network_shapes
 from jaxseg.backbones.efficientnet import MBConv
 from jaxseg.layers.conv import ConvNormAct
 from jaxseg.layers.squeeze_excite import SqueezeExcite
-from network_shapes import network_shapes
 
 SMALL = {
   "alexnet": {"name": "alexnet", "widths": (4, 4, 4, 4, 4)},

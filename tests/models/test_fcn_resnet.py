@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxseg import models, weights
-from network_shapes import network_shapes, total_size
+from jaxseg.analysis import network_shapes, total_size
 import parity_table as parity
 
 CLASSES = 5

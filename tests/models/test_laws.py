@@ -11,9 +11,8 @@ import pytest
 
 from config_files import load_config
 from jaxseg import data, models, sharding
+from jaxseg.analysis import network_shapes, trace_network
 from jaxseg.training import setup, step
-from network_equations import network_equations
-from network_shapes import network_shapes
 import overfitting
 
 NETWORKS = sorted(models.MODELS.keys() - {"classifier"})
@@ -93,11 +92,12 @@ def test_bfloat16_is_computed_in_and_no_gradient_is_stopped(name):
   is read but not learnt through would be stopped.
   """
   model = _network(name, dtype="bfloat16")
-  equations, shapes = network_equations(model, SIZES[0])
+  trace = trace_network(model, SIZES[0], batch=2, train=True)
+  shapes = (trace.outputs, trace.variables)
   dtypes = {a.dtype for a in jax.tree.leaves(shapes)}
   assert dtypes == {jnp.dtype("float32")}
   wide, narrow = [], []
-  for path, equation in equations:
+  for path, equation in trace.equations:
     kind = equation.primitive.name
     # An initialiser does so.
     assert kind != "stop_gradient" or "truncated_normal" in path, path

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from jaxseg import backbones, losses, models
+from jaxseg.analysis import network_shapes, total_size
 from jaxseg.errors import UserError
 from jaxseg.layers.conv import ConvNormAct
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.layers.pool import adaptive_avg_pool
 from jaxseg.models.pspnet import Head, PyramidPooling, window_avg_pool
-from network_shapes import network_shapes, total_size
 from parity_table import channels_first, relative
 import torch_parity
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxseg import models
+from jaxseg.analysis import network_shapes, total_size
 from jaxseg.errors import UserError
 from jaxseg.models import unet
-from network_shapes import network_shapes, total_size
 from random_variables import he_normed
 import torch_parity
 
