@@ -153,7 +153,10 @@ def _frozen(model):
   return model.clone(norm=norm, backbone=model.backbone.clone(norm=norm))
 
 
-@pytest.mark.parametrize(("samples", "at_once"), [(3, 2), (4, 2)])
+@pytest.mark.parametrize(
+  ("samples", "at_once"),
+  [(3, 2), pytest.param(4, 2, marks=pytest.mark.exhaustive)],
+)
 def test_monte_carlo_is_mean_and_variance_over_keys(samples, at_once):
   backbone = {**VGG, "width": 4, "stage_sizes": (1, 1, 1, 1, 1)}
   model = _create("bayesian_segnet", backbone=backbone)
