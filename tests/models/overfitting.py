@@ -1,55 +1,67 @@
-"""How well a network learns four images by heart, through the real step.
+"""Overfits the network of a config on four images, through the real step.
 
-A network whose gradients, skips or sizes are wrong does not. The networks are
-those of `configs/NAME.py`; what their recipes do against learning by
-heart (augmentation, averaging) is off. By hand:
-
-  python tests/models/overfitting.py fcn_8s segnet
+The network and its recipe are those of `configs/NAME.py`, without augmentation
+and averaged weights, which work against memorisation.
 """
 
 import functools
-import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from config_files import load_config
-from jaxseg import metrics
+from jaxseg import analysis, metrics
 from jaxseg.data import shapes
 from jaxseg.evaluation.inference import make_predict
 from jaxseg.training import setup, step
 
-# Four scenes of few and large figures: what a stride of 32 can draw.
+# Scenes of few and large figures, which an output stride of 32 can draw.
 SCENES = (87, 155, 159, 297)
 STEPS = 200
-LOOK_EVERY = 40
-ENOUGH = 0.97  # stop there
+STOP_AT = 0.97
 
 
-def overfit(name: str, steps: int = STEPS, **model_fields) -> float:
-  """The mIoU on four images after at most `steps` on nothing else.
+def overfit(name: str) -> float:
+  """Returns the mIoU on four images after at most `STEPS` steps on them.
 
   Args:
-    name: of a network, and its file in `configs/`.
-    steps: of training.
-    **model_fields: fields of the network other than the preset's.
+    name: Name of a network and of its file in `configs/`.
   """
-  config = load_config(name)
-  with config.unlocked():
-    config.model.update(model_fields)
-  config.data.loader = "resident"
-  config.augment.update(flip=False, scale=(1.0, 1.0))
-  config.optimizer.ema_decay = 0.0
-  config.train.update(batch_size=len(SCENES), steps=steps)
-  config.schedule.warmup_steps = min(config.schedule.warmup_steps, steps // 10)
   mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
-  return _train(setup.create(config, mesh), mesh)
+  experiment = setup.create(_config(name), mesh)
+  model, task = experiment.model, experiment.task
+  train_step = functools.partial(
+    step.train_step,
+    model=model,
+    optimizer=experiment.optimizer,
+    task=task,
+    seed=experiment.seed,
+  )
+  batch = jax.tree.map(jnp.asarray, draw_batch(SCENES))
+  predict = jax.jit(make_predict(model, task, experiment.inference))
+
+  def miou(state) -> float:
+    confusion = metrics.confusion_matrix(
+      batch["label"],
+      predict(state.variables(), batch["image"]),
+      num_classes=task.num_classes,
+      ignore_label=task.ignore_label,
+    )
+    return metrics.scores(np.asarray(confusion, np.int64))["miou"]
+
+  return analysis.overfit(
+    jax.jit(train_step, donate_argnums=0),
+    miou,
+    experiment.fresh_state(mesh),
+    batch,
+    steps=STEPS,
+    stop_at=STOP_AT,
+  ).score
 
 
 def draw_batch(indices) -> dict[str, np.ndarray]:
-  """These training examples of `shapes` as a batch."""
+  """Returns these training examples of `shapes` as a batch."""
   images, labels = zip(*(shapes.draw("train", i) for i in indices), strict=True)
   n = len(images)
   return {
@@ -60,45 +72,12 @@ def draw_batch(indices) -> dict[str, np.ndarray]:
   }
 
 
-def _train(experiment: setup.Experiment, mesh) -> float:
-  state = experiment.fresh_state(mesh)
-  model, task = experiment.model, experiment.task
-  batch = jax.tree.map(jnp.asarray, draw_batch(SCENES))
-  train_step = jax.jit(
-    functools.partial(
-      step.train_step,
-      model=model,
-      optimizer=experiment.optimizer,
-      task=task,
-      seed=experiment.seed,
-    ),
-    donate_argnums=0,
-  )
-  predict = jax.jit(make_predict(model, task, experiment.inference))
-  miou = 0.0
-  steps = experiment.options.steps
-  for taken in range(1, steps + 1):
-    state, _ = train_step(state, batch)
-    if taken % LOOK_EVERY == 0 or taken == steps:
-      predicted = predict(state.variables(), batch["image"])
-      miou = _miou(batch["label"], predicted, task)
-      if miou > ENOUGH:
-        break
-  return miou
-
-
-def _miou(label, predicted, task) -> float:
-  confusion = metrics.confusion_matrix(
-    label,
-    predicted,
-    num_classes=task.num_classes,
-    ignore_label=task.ignore_label,
-  )
-  return float(metrics.scores(np.asarray(confusion, np.int64))["miou"])
-
-
-if __name__ == "__main__":
-  for argument in sys.argv[1:]:
-    began = time.monotonic()
-    print(f"{argument}: mIoU {overfit(argument):.4f}", end="")
-    print(f" in {time.monotonic() - began:.0f} s", flush=True)
+def _config(name: str):
+  config = load_config(name)
+  config.data.loader = "resident"
+  config.augment.update(flip=False, scale=(1.0, 1.0))
+  config.optimizer.ema_decay = 0.0
+  config.train.update(batch_size=len(SCENES), steps=STEPS)
+  warmup = min(config.schedule.warmup_steps, STEPS // 10)
+  config.schedule.warmup_steps = warmup
+  return config

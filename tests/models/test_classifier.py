@@ -1,4 +1,4 @@
-"""The classifier trains: overfitting, gradients of every head, dropout."""
+"""The classifier: overfitting, precision, dropout, stochastic depth."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,10 @@ import optax
 import pytest
 
 from jaxseg import losses, models
+from jaxseg.analysis import network_shapes
 from jaxseg.backbones.efficientnet import MBConv
 from jaxseg.layers.conv import ConvNormAct
 from jaxseg.layers.squeeze_excite import SqueezeExcite
-from network_shapes import network_shapes
 
 SMALL = {
   "alexnet": {"name": "alexnet", "widths": (4, 4, 4, 4, 4)},
@@ -44,10 +44,9 @@ def examples(count, side, classes=4):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["resnet", "densenet"])
-def test_overfits_32_images(family):
-  """Accuracy is 100 % in evaluation mode, with the running statistics."""
-  model = create(family)
+def test_overfits_32_images():
+  """100 % in evaluation mode, with the running statistics."""
+  model = create("resnet")
   image, label = examples(32, 32)
   variables = jax.jit(lambda key: model.init(key, image, train=False))(
     jax.random.key(0)
@@ -80,41 +79,6 @@ def test_overfits_32_images(family):
     variables
   )
   assert jnp.mean(logits.argmax(-1) == label) == 1.0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["alexnet", "vgg", "googlenet"])
-def test_every_parameter_of_the_heads_gets_a_gradient(family):
-  """The loss is the sum over all outputs, with image labels."""
-  model = create(family, head_features=None if family == "googlenet" else 8)
-  image, label = examples(2, 64)
-  shapes = jax.eval_shape(
-    lambda key: model.init(key, image, train=False), jax.random.key(0)
-  )
-  rng = np.random.default_rng(0)
-
-  def draw(leaf):
-    if leaf.ndim > 1:
-      value = rng.normal(size=leaf.shape) * np.prod(leaf.shape[:-1]) ** -0.5
-    else:  # Positive biases, scales and variances, so that no unit is dead.
-      value = rng.uniform(0.5, 1.5, leaf.shape)
-    return jnp.asarray(value, leaf.dtype)
-
-  variables = jax.tree.map(draw, shapes)
-  trunk = variables["params"].pop("backbone")
-
-  def loss_fn(heads):
-    outputs = model.apply(
-      {**variables, "params": {"backbone": trunk, **heads}}, image, train=False
-    )
-    loss = losses.HeadsLoss(heads=dict.fromkeys(outputs, 1.0))
-    total, weight = loss(outputs, label, ignore_label=255)
-    return total / weight
-
-  grads = jax.jit(jax.grad(loss_fn))(variables["params"])
-  for path, grad in jax.tree_util.tree_leaves_with_path(grads):
-    assert np.isfinite(grad).all(), jax.tree_util.keystr(path)
-    assert np.abs(grad).max() > 0, jax.tree_util.keystr(path)
 
 
 def test_bfloat16_keeps_float32_parameters_and_logits():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxseg import models, weights
+from jaxseg.analysis import network_shapes
 from jaxseg.errors import UserError
 from jaxseg.models.convolutionalise import DenseView, convolutionalise
-from network_shapes import network_shapes
 from random_variables import he_positive
 
 FEATURES = 16

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxseg import models
+from jaxseg.analysis import network_shapes, total_size
 from jaxseg.errors import UserError
-from network_shapes import network_shapes, total_size
 from random_variables import lecun_normed
 import torch_parity
 

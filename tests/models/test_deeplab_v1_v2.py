@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from jaxseg import models
+from jaxseg.analysis import measure_receptive_field, network_shapes, total_size
 from jaxseg.models import deeplab_v1, deeplab_v2
 from jaxseg.models.deeplab_v2 import scaled_size
-from network_shapes import network_shapes, total_size
-import receptive_field
 import torch_parity
 
 VGG = deeplab_v2.VARIANTS["vgg"]
@@ -93,8 +92,8 @@ def test_receptive_field_of_fc6(average_pool, side):
     average_pool=average_pool,
     backbone=dict(name="vgg16", width=4),
   )
-  measured = receptive_field.measure(model, 521, layer="head/fc6")
-  assert measured == (side, 8)
+  measured = measure_receptive_field(model, (521, 521), layer="head/fc6")
+  assert measured == ((side, side), (8, 8))
 
 
 @pytest.mark.slow

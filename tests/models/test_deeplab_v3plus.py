@@ -3,8 +3,7 @@
 import pytest
 
 from jaxseg import models
-from network_shapes import network_shapes, total_size
-from reached_parameters import unreached_parameters
+from jaxseg.analysis import network_shapes, total_size
 
 PLAIN = dict(
   separable_aspp=False, separable_decoder=False, decoder_convs=1,
@@ -33,9 +32,6 @@ MORE_COUNTS = [
   (SMP | _conv7("resnet101"), 21, 45_674_853),
 ]
 SHALLOW = {"name": "resnet50", "stage_sizes": (1, 1, 1, 1)}
-SMALL = {
-  "name": "resnet18", "width": 4, "stage_sizes": (1, 1, 1, 1), "stem": "conv7",
-}  # fmt: skip
 
 
 def _shapes(size, num_classes=21, **fields):
@@ -47,7 +43,7 @@ def _shapes(size, num_classes=21, **fields):
   ("fields", "classes", "count"),
   [
     *COUNTS,
-    *(pytest.param(*row, marks=pytest.mark.slow) for row in MORE_COUNTS),
+    *(pytest.param(*row, marks=pytest.mark.exhaustive) for row in MORE_COUNTS),
   ],
 )
 def test_parameter_counts_are_published(fields, classes, count):
@@ -96,18 +92,3 @@ def test_other_encoders_fit(backbone, low, high):
   params = variables["params"]
   assert params["low_level"]["conv"]["kernel"].shape == (1, 1, low, 48)
   assert params["aspp"]["conv1x1"]["conv"]["kernel"].shape[2] == high
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fields", [{}, PLAIN, SMP])
-def test_gradient_reaches_every_parameter_and_the_skip(fields):
-  model = models.create(
-    "deeplab_v3plus",
-    num_classes=3,
-    backbone=SMALL,
-    features=8,
-    low_level_features=4,
-    rates=(1, 2, 3),
-    **fields,
-  )
-  assert not unreached_parameters(model, (4, 33, 41))

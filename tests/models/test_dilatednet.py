@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from jaxseg import backbones, models, weights
+from jaxseg.analysis import measure_receptive_field, network_shapes, total_size
 from jaxseg.errors import UserError
 from jaxseg.layers.dense_conv import DenseConvHead
 from jaxseg.models import dilatednet
-from network_shapes import network_shapes, total_size
-import receptive_field
 
 # By layer arithmetic: the front end has FCN-32s's layers. A basic context has
 # 9 C^2 + C parameters in each 3x3 layer and C^2 + C in the last.
@@ -91,8 +90,8 @@ def test_receptive_field_of_the_front_end():
     features=4,
     backbone={"name": "vgg16", "width": 4},
   )
-  measured = receptive_field.measure(model, 420, layer="score", draws=3)
-  assert measured == (380, 8)
+  measured = measure_receptive_field(model, (420, 420), layer="score", draws=3)
+  assert measured == ((380, 380), (8, 8))
 
 
 @pytest.mark.parametrize(("layers", "field"), [(7, 35), (8, 67), (10, 259)])
@@ -100,8 +99,9 @@ def test_receptive_field_of_the_contexts(layers, field):
   """1 + 2 d for each dilation d: 1 1 2 4 8 1, then 16, then 32 and 64."""
   dilations = dilatednet.DILATIONS[layers]
   context = dilatednet.Context(dilations, (1,) * len(dilations))
-  measured = receptive_field.measure(context, field + 9, draws=1, channels=2)
-  assert measured == (field, 1)
+  size = (field + 9, field + 9)
+  measured = measure_receptive_field(context, size, draws=1, channels=2)
+  assert measured == ((field, field), (1, 1))
 
 
 def test_basic_context_begins_as_the_identity():

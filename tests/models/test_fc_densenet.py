@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from jaxseg import models
+from jaxseg.analysis import network_shapes, total_size
 from jaxseg.errors import UserError
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.models.fc_densenet import BatchStatisticsNorm
-from network_shapes import network_shapes, total_size
 from random_variables import he_normed
 import torch_parity
 

@@ -9,12 +9,11 @@ import pytest
 
 from config_files import load_config
 from jaxseg import models, weights
+from jaxseg.analysis import measure_receptive_field, network_shapes, total_size
 from jaxseg.backbones import geometry
 from jaxseg.errors import UserError
 from jaxseg.models import fcn
-from network_shapes import network_shapes, total_size
 from random_variables import he_positive
-import receptive_field
 import torch_parity
 
 # By arithmetic from the layer lists: 14,714,688 in the trunk, 119,545,856 in
@@ -212,8 +211,8 @@ def test_at_once_scales_what_the_skips_score():
 )
 def test_receptive_field_of_fc7(name, side, field):
   model = _create(name)
-  measured = receptive_field.measure(model, side, layer="head", draws=3)
-  assert measured == (field, 32)
+  measured = measure_receptive_field(model, (side, side), layer="head", draws=3)
+  assert measured == ((field, field), (32, 32))
 
 
 @pytest.mark.parametrize("learned", ["none", "intermediate", "all"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxseg import backbones, models
+from jaxseg.analysis import network_shapes, total_size
 from jaxseg.backbones.geometry import Grid, grids
 from jaxseg.errors import UserError
 from jaxseg.layers.resize import resize_bilinear
@@ -17,7 +18,6 @@ from jaxseg.models.hypercolumn import (
   places,
   upsample_to_image,
 )
-from network_shapes import network_shapes, total_size
 from random_variables import he_positive
 
 TRUNK = {"name": "caffenet", "widths": (4, 8, 8, 8, 8)}

@@ -1,4 +1,4 @@
-"""What holds for every network in `MODELS` that labels pixels."""
+"""Laws that hold for every network in `MODELS` that labels pixels."""
 
 import functools
 import re
@@ -11,15 +11,14 @@ import pytest
 
 from config_files import load_config
 from jaxseg import models, sharding
+from jaxseg.analysis import network_shapes, trace_network
 from jaxseg.training import setup, step
-from network_equations import network_equations
-from network_shapes import network_shapes
 import overfitting
 
 NETWORKS = sorted(models.MODELS.keys() - {"classifier"})
-# Odd sides, even sides, and what each paper, or its code, trains or scores at:
-# FCN and hypercolumns whole images of VOC, SMP's U-Net any multiple of 32.
-SIZES = [(65, 97), (96, 128)]
+ODD, EVEN = (65, 97), (96, 128)
+# Image size at which each paper, or its code, trains or scores: whole images of
+# VOC for FCN and hypercolumns, any multiple of 32 for SMP's U-Net.
 PAPER_SIZES = {
   "bayesian_segnet": (360, 480),
   "deconvnet": (224, 224),
@@ -40,25 +39,59 @@ PAPER_SIZES = {
   "unet_backbone": (384, 480),
 }
 OTHER_PAPERS_SIZE = (500, 375)
-# Convolutions that give scores, by their names, and offsets.
+# Names of the convolutions that give scores or offsets.
 SCORES_AND_OFFSETS = r"/(classifier|score\w*|fc8|rate\d+(_fc8)?|offset)$"
 
 
-@functools.cache
+# Networks of the same class as another one, from which they differ by a number
+# of layers, a scale or a dropout.
+SIBLINGS = {
+  "bayesian_segnet", "fc_densenet67", "fc_densenet103", "fcn_16s", "fcn_32s",
+  "fcn_8s_at_once",
+}  # fmt: skip
+each_kind = pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=pytest.mark.exhaustive)
+    if name in SIBLINGS
+    else name
+    for name in NETWORKS
+  ],
+)
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def name(request) -> str:
+  """Name of a network; all tests of one network run one after another."""
+  return request.param
+
+
 def _network(name: str, **fields):
   return models.create(name, num_classes=21, **fields)
 
 
-def _abstract(name, size, train=False, **fields):
-  """Outputs and variables of the network as published, nothing computed."""
-  model = _network(name, **fields)
-  return network_shapes(model, size, batch=2, train=train)
+# The tests of one network share its traces.
+@functools.lru_cache(maxsize=4)
+def _shapes(name, size):
+  """Outputs and variables of the network as published, in evaluation."""
+  return network_shapes(_network(name), size, batch=2)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@functools.lru_cache(maxsize=1)
+def _training_in_bfloat16(name):
+  return trace_network(
+    _network(name, dtype="bfloat16"), ODD, batch=2, train=True
+  )
+
+
 def test_logits_are_float32_at_the_size_of_the_image(name):
-  for size in (*SIZES, PAPER_SIZES.get(name, OTHER_PAPERS_SIZE)):
-    outputs, _ = _abstract(name, size)
+  """At an odd size, at an even size, and at the paper's."""
+  paper = PAPER_SIZES.get(name, OTHER_PAPERS_SIZE)
+  sizes = {ODD, paper}
+  if all(side % 2 for side in paper):
+    sizes.add(EVEN)
+  for size in sizes:
+    outputs, _ = _shapes(name, size)
     assert "logits" in outputs
     for key, value in outputs.items():
       assert key == "logits" or key.startswith("aux_")
@@ -66,15 +99,14 @@ def test_logits_are_float32_at_the_size_of_the_image(name):
       assert value.dtype == jnp.float32, key
 
 
-@pytest.mark.parametrize("name", NETWORKS)
 def test_training_and_evaluation_have_one_tree(name):
-  trees = [_abstract(name, SIZES[0], train)[1] for train in (False, True)]
-  assert trees[0] == trees[1]
+  """Also whatever the dtype of the computation is."""
+  _, variables = _shapes(name, ODD)
+  assert _training_in_bfloat16(name).variables == variables
 
 
-@pytest.mark.parametrize("name", NETWORKS)
 def test_every_submodule_has_a_name(name):
-  _, variables = _abstract(name, SIZES[0])
+  _, variables = _shapes(name, ODD)
   parts = {
     part
     for path in traverse_util.flatten_dict(variables["params"])
@@ -83,23 +115,22 @@ def test_every_submodule_has_a_name(name):
   assert not [part for part in parts if re.fullmatch(r"[A-Z]\w*_\d+", part)]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
 def test_bfloat16_is_computed_in_and_no_gradient_is_stopped(name):
-  """In training; variables and logits are float32 as ever.
+  """In training; variables and logits stay float32.
 
-  Float32 are the convolutions that give scores or offsets, and what resizes
-  scores or the image. (A depthwise convolution is a sum of products on CPU,
-  and no equation of its own.) Stopping a gradient is in no paper: a skip that
-  is read but not learnt through would be stopped.
+  Convolutions that give scores or offsets, and matrix products that resize
+  scores or the image, are computed in float32. (A depthwise convolution is a
+  sum of products on CPU and has no equation of its own.) No paper stops a
+  gradient; a stopped gradient would be a skip that is read and never trained.
   """
-  model = _network(name, dtype="bfloat16")
-  equations, shapes = network_equations(model, SIZES[0])
+  trace = _training_in_bfloat16(name)
+  shapes = (trace.outputs, trace.variables)
   dtypes = {a.dtype for a in jax.tree.leaves(shapes)}
   assert dtypes == {jnp.dtype("float32")}
   wide, narrow = [], []
-  for path, equation in equations:
+  for path, equation in trace.equations:
     kind = equation.primitive.name
-    # An initialiser does so.
+    # Only the initialiser of a truncated normal stops a gradient.
     assert kind != "stop_gradient" or "truncated_normal" in path, path
     if kind not in ("conv_general_dilated", "dot_general"):
       continue
@@ -116,34 +147,32 @@ def test_bfloat16_is_computed_in_and_no_gradient_is_stopped(name):
   assert narrow and not wide
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_train_must_be_said(name):
+def test_train_is_a_required_argument(name):
   with pytest.raises(TypeError, match="train"):
     jax.eval_shape(
       _network(name).init, jax.random.key(0), jnp.zeros((1, 65, 97, 3))
     )
 
 
-@pytest.mark.parametrize("name", NETWORKS)
 def test_networks_are_hashable(name):
   model = models.create(name, num_classes=21)
   assert hash(model) == hash(_network(name)) and model == _network(name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@each_kind
 def test_every_parameter_moves_in_real_steps_on_eight_devices(name):
-  """Plain gradient steps, so that what has no gradient stays where it is.
+  """Three steps of plain gradient descent change every parameter.
 
-  Without momentum, moments, decay and averaging a weight moves by its
-  gradient and by nothing else: to the bit, none is no move. Every kernel
-  moves in the first and in the last sixth of its input channels. That is where
-  a concatenation puts a skip, and no more than any skip has of it: one that
-  does not arrive gives none. (Not less, for the sake of channels that a ReLU
-  without a norm leaves dead: the first 4 of 32 in FCN-AlexNet.)
+  Without momentum, weight decay and averaging, a weight changes by its
+  gradient alone; a zero gradient leaves it equal to the bit. Every kernel
+  changes in the first and in the last sixth of its input channels, where a
+  concatenation puts a skip: a skip that is not connected changes none of them.
+  (A smaller share would fail on channels that a ReLU without a norm leaves
+  dead, the first 4 of 32 in FCN-AlexNet.)
 
-  Score layers that begin at zero hold back what lies before them for a step,
-  and identity-initialised ones for no longer.
+  A score layer that begins at zero passes no gradient to earlier layers in the
+  first step, so one step would not be enough.
   """
   config = load_config(name)
   config.data.loader = "resident"
@@ -179,8 +208,8 @@ def test_every_parameter_moves_in_real_steps_on_eight_devices(name):
 
 
 def _ends_of_input(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The first and the last sixth of its input channels, one or more."""
-  # A depthwise kernel has them last.
+  """Returns the first and the last sixth of the input channels."""
+  # The input channels of a depthwise kernel are its last axis.
   axis = -2 if kernel.shape[-2] > 1 else -1
   channels = np.moveaxis(kernel, axis, 0)
   share = max(len(channels) // 6, 1)
@@ -188,6 +217,6 @@ def _ends_of_input(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@each_kind
 def test_learns_four_images_by_heart(name):
   assert overfitting.overfit(name) > 0.95

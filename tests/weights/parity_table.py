@@ -107,8 +107,8 @@ def import_original(package: str):
     return importlib.import_module(package)
 
 
-def build_original(name: str):
-  """The original network, randomised, in evaluation mode."""
+def abstract_original(name: str):
+  """Returns the original network without any values, in PyTorch's `meta`."""
   import torch
 
   package, theirs = NETWORKS[name]
@@ -116,14 +116,28 @@ def build_original(name: str):
   package = import_original(package)
   with torch.device("meta"):
     if package.__name__ == "timm":
-      model = package.create_model(theirs, num_classes=CLASSES)
-    else:
-      fields = {"init_weights": False} if theirs == "googlenet" else {}
-      model = getattr(package.models, theirs)(num_classes=CLASSES, **fields)
+      return package.create_model(theirs, num_classes=CLASSES)
+    fields = {"init_weights": False} if theirs == "googlenet" else {}
+    return getattr(package.models, theirs)(num_classes=CLASSES, **fields)
+
+
+def build_original(name: str):
+  """Returns the original network with random weights, in evaluation mode."""
+  import torch
+
+  model = abstract_original(name).to_empty(device="cpu")
   torch.manual_seed(0)
-  model = model.to_empty(device="cpu")
   randomise(model)
   return model.eval()
+
+
+def zeros_of(model) -> dict[str, np.ndarray]:
+  """Returns a state dict of zeros, which take no memory."""
+  zero = np.zeros((), np.float32)
+  return {
+    key: np.broadcast_to(zero, tuple(value.shape))
+    for key, value in model.state_dict().items()
+  }
 
 
 def random_image(count: int, dtype=np.float32, size=SIZE) -> np.ndarray:

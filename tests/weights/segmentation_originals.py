@@ -1,9 +1,12 @@
-"""Other people's segmentation networks in PyTorch, and random weights.
+"""Segmentation networks of other libraries in PyTorch, with random weights.
 
-torchvision's and segmentation_models_pytorch's are imported; semseg's PSPNet,
-VainF's DeepLabV3 and V3+, and milesial's U-Net are written here from their
-descriptions, narrow, under the names their files have.
+The networks of torchvision and segmentation_models_pytorch are imported.
+semseg's PSPNet, VainF's DeepLabV3 and V3+, and milesial's U-Net are written
+here from their descriptions, shallow or narrow, with the parameter names of
+their published files.
 """
+
+from unittest import mock
 
 import torch
 from torch import nn
@@ -12,7 +15,8 @@ import torch.nn.functional as F
 import parity_table as parity
 
 CLASSES = 5
-# Of the image that random statistics are drawn by: what smp can take.
+# Size of the image that determines the random running statistics; smp takes
+# multiples of 32 only.
 SIZE = (64, 96)
 LAYERS = (1, 1, 2, 2)
 
@@ -202,11 +206,18 @@ class MilesialUNet(nn.Module):
     return self.outc.conv(x)
 
 
-def torchvision_network(name):
+def torchvision_network(module, name):
+  """Builds torchvision's network on the shallow ResNet."""
   torchvision = parity.import_original("torchvision")
-  return getattr(torchvision.models.segmentation, name)(
-    weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=True
-  )
+  module = getattr(torchvision.models.segmentation, module)
+
+  def shallow(*, weights, **fields):
+    return resnet(**fields)
+
+  with mock.patch.object(module, "resnet50", shallow):
+    return getattr(module, name)(
+      weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=True
+    )
 
 
 def smp_network(name, encoder="resnet18"):
