@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxseg import models
+from jaxseg.analysis import network_shapes
 from jaxseg.layers.monte_carlo import monte_carlo
-from network_shapes import network_shapes
 from random_variables import lecun_normed
 
 
