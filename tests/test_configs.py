@@ -28,6 +28,21 @@ FILES = sorted(CONFIGS.glob("*.py"))
 SHOWN = ("shapes,small", "camvid")
 
 
+def marks(path: Path, arg: str) -> list:
+  """Returns when a configuration is built: always, by CI, or by hand.
+
+  Presets differ in the sizes of images and the number of classes, so the other
+  presets are built for one network alone.
+  """
+  if arg == "camvid":
+    return []
+  if arg in SHOWN or path.stem == "pspnet":
+    return [pytest.mark.slow]
+  if arg.startswith("camvid,"):
+    return [pytest.mark.slow]
+  return [pytest.mark.exhaustive]
+
+
 def cases() -> list:
   """Returns each file with each data preset, and each of its words."""
   found = []
@@ -38,12 +53,7 @@ def cases() -> list:
       found.append((path, f"{preset},small"))
     found += [(path, f"camvid,{word}") for word in words if word != "small"]
   return [
-    pytest.param(
-      path,
-      arg,
-      id=f"{path.stem}:{arg}",
-      marks=[] if arg in SHOWN else [pytest.mark.slow],
-    )
+    pytest.param(path, arg, id=f"{path.stem}:{arg}", marks=marks(path, arg))
     for path, arg in found
   ]
 
@@ -106,21 +116,31 @@ def test_every_config_loads_locks_and_builds(path, arg):
   assert measured["loss"].shape == ()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-  "preset", sorted(configs.DATA_PRESETS.keys() - {"shapes"})
-)
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_every_config_takes_a_step(path, preset):
-  """Published networks take a step on two small images of CamVid.
+def step_cases() -> list:
+  """Returns each file with each preset whose step is run.
 
-  Narrow networks, which compile within seconds, take it with the recipes of
-  the other presets. The laws over all networks take steps on `shapes`.
+  The laws over all networks take steps with the default words. CI takes them
+  with the narrow networks and CamVid's recipe, and with every preset for one
+  network.
   """
-  config = resolved(path, preset)
-  if preset not in SHOWN:
-    with config.unlocked():
-      config.model = load_config(path.stem).model
+  found = []
+  for path in FILES:
+    for preset in sorted(configs.DATA_PRESETS.keys() - {"shapes"}):
+      in_ci = preset == "camvid" or path.stem == "pspnet"
+      found.append((path, f"{preset},small", "slow" if in_ci else "exhaustive"))
+    found.append((path, "camvid", "exhaustive"))
+  return [
+    pytest.param(
+      path, arg, id=f"{path.stem}:{arg}", marks=getattr(pytest.mark, mark)
+    )
+    for path, arg, mark in found
+  ]
+
+
+@pytest.mark.parametrize("path,arg", step_cases())
+def test_every_config_takes_a_step(path, arg):
+  """Narrow and published networks take a step on two small images."""
+  config = resolved(path, arg)
   config.train.batch_size = 2
   config.augment.update(crop=(96, 96), scale=(1.0, 1.0))
   run, state, batch = one_step(config, (96, 96))
