@@ -56,7 +56,7 @@ def taps(position: Any, size: Any, *, border: str = "edge", dtype=None) -> Taps:
     dtype: Dtype of the weights; None keeps the dtype of `position`.
 
   Raises:
-    ValueError: If `border` is unknown.
+    ValueError: `border` is unknown.
   """
   if border not in BORDERS:
     raise ValueError(f"border={border!r}: expected one of {BORDERS}")

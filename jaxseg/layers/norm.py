@@ -44,7 +44,7 @@ class BatchNorm(nn.BatchNorm):
     """Normalises `x`.
 
     Raises:
-      UserError: If a channel has a single value in training; subtracting the
+      UserError: A channel has a single value in training; subtracting the
         mean would turn any value into 0.
     """
     learns = train and not self.frozen

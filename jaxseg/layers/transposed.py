@@ -220,7 +220,7 @@ def bilinear_init(key: jax.Array, shape, dtype=jnp.float32) -> jax.Array:
   surgery.interp).
 
   Raises:
-    ValueError: If the number of outputs of a group is neither 1 nor `in`.
+    ValueError: The number of outputs of a group is neither 1 nor `in`.
   """
   del key  # The kernel is not random.
   k, _, channels, out = shape

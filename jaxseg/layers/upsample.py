@@ -45,7 +45,7 @@ def pixel_shuffle(
   row i, column j of its cell (torch.nn.PixelShuffle).
 
   Raises:
-    ValueError: If the channels are no multiple of `factor ** 2`.
+    ValueError: The number of channels is no multiple of `factor ** 2`.
   """
   n, h, w, c = x.shape
   if c % factor**2:
