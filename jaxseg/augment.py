@@ -44,7 +44,10 @@ LUMA = (0.2989, 0.587, 0.114)
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-  """Random changes of training images; `augment` documents the fields."""
+  """Random changes of training images.
+
+  The fields are arguments of `augment`, which documents them.
+  """
 
   crop: tuple[int, int] = (64, 64)
   scale: tuple[float, float] = (1.0, 1.0)
@@ -78,7 +81,7 @@ def augment(
   mean: tuple[float, float, float],
   ignore_label: int,
 ) -> tuple[Float[Array, "n ch cw 3"], Int[Array, "n ch cw"]]:
-  """Scales, crops, mirrors and recolours each example with its own key.
+  """Scales, crops, mirrors and recolours each example at random.
 
   Args:
     key: Key of this step, `fold_in(seed key, step)`.

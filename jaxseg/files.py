@@ -19,8 +19,8 @@ from jaxseg.errors import UserError
 
 ADVICE = "free some space, or choose a folder that you may write to"
 
-# Libraries wrap a refusal of the disk in errors of their own, which keep only
-# the text.
+# Libraries raise other errors when the disk refuses a file. Only the text of
+# the original error remains in them.
 _REFUSALS = (
   "No space left",
   "RESOURCE_EXHAUSTED",
@@ -29,8 +29,8 @@ _REFUSALS = (
   "Read-only file system",
   "File too large",
 )
-# Some libraries drop even the text. Whatever fails on a disk with less free
-# space than this is taken for a full disk.
+# Some libraries drop the text as well. Any error on a disk with less free space
+# than this is reported as a full disk.
 _FULL_BYTES = 2**24
 
 
@@ -99,12 +99,12 @@ def write_text(path: epath.PathLike, text: str) -> None:
 def disk_errors(
   path: epath.PathLike, failure: str, *, advice: str = ADVICE
 ) -> Iterator[None]:
-  """Turns a refusal of the disk inside the block into one UserError.
+  """Raises a UserError if the disk refuses to read or write in the block.
 
   Errors that have nothing to do with the disk pass through unchanged.
 
   Args:
-    path: The file or folder that the block writes.
+    path: The file or folder that the block reads or writes.
     failure: What could not be done, for example "cannot be written".
     advice: How the user can fix it.
 
@@ -155,7 +155,7 @@ def free_bytes(path: epath.PathLike) -> int | None:
 
 
 def _reason(path: epath.PathLike, error: Exception) -> str | None:
-  """Returns why the disk failed, None if the error has another cause."""
+  """Returns why the disk failed, or None if the error has another cause."""
   text = str(error).strip()
   line = text.splitlines()[0][:200] if text else type(error).__name__
   free = free_bytes(path)

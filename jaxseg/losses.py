@@ -68,7 +68,7 @@ def softmax_cross_entropy(
   label_smoothing: float = 0.0,
   normalise_by: str = "weight",
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """Softmax cross-entropy, as torch.nn.CrossEntropyLoss defines it.
+  """Computes the softmax cross-entropy of torch.nn.CrossEntropyLoss.
 
   With class weights w, smoothing e and k classes, a pixel of class y costs
     -(1 - e) w[y] log p[y] - (e / k) sum_c w[c] log p[c].
@@ -139,12 +139,12 @@ class HeadsLoss:
     class_weights: Weight of each class. () gives each class weight 1.
     label_smoothing: Share of the target that is spread over all classes.
     normalise_by: Denominator of the loss, one of `NORMALISERS`.
-    label_stride: The loss uses every n-th pixel of every n-th row. Where
-      logits were enlarged n times by `zoom_bilinear`, these pixels are the
-      logits before the enlargement, and the loss is DeepLab's on the shrunken
-      label.
+    label_stride: Stride n of the pixels that the loss reads: every n-th pixel
+      of every n-th row. Where `zoom_bilinear` enlarged the logits n times,
+      these pixels have the logits before the enlargement, and the loss is
+      DeepLab's on the shrunken label.
     border_weight: `w0` of `border_weights`, which are added to the weights of
-      the pixels; 0 for none.
+      the pixels; 0 adds none.
     border_std: `std` of `border_weights`, in pixels.
   """
 

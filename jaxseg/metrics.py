@@ -69,7 +69,7 @@ def scores(
     are NaN.
 
   Raises:
-    UserError: If `absent` is unknown.
+    UserError: `absent` is unknown.
   """
   if absent not in ABSENT:
     raise unknown_name("eval.absent", absent, ABSENT)

@@ -130,7 +130,10 @@ def _insert(two: tuple[Near, Near], region, d) -> tuple[Near, Near]:
 
 
 def _shifted(x: jax.Array, by: tuple[int, int], fill) -> jax.Array:
-  """Returns, for each pixel, the pixel `by` rows and columns away."""
+  """Returns the pixel `by` rows and columns away from each pixel.
+
+  Pixels outside of `x` have the value `fill`.
+  """
   (up, left), (h, w) = by, x.shape
   padded = jnp.pad(x, 1, constant_values=fill)
   return padded[1 + up : 1 + up + h, 1 + left : 1 + left + w]

@@ -1,8 +1,8 @@
 """One mesh over all devices of all processes; batches are split over it.
 
 Segmentation networks of these sizes need only data parallelism: parameters
-are replicated, the batch axis is split, and `jit` inserts the collectives.
-Nothing else in jaxseg differs between one device and a pod.
+are replicated, the batch axis is split, and `jit` inserts the collectives. The
+training step is therefore the same function on one device and on a pod.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,12 +19,12 @@ from jaxseg.errors import UserError
 
 BATCH_AXIS = "data"
 
-# How long a process waits for process 0; as long as JAX itself would.
+# How long a process waits for process 0; JAX's own limit.
 CONNECT_SECONDS = 300
 
-# Parts of the two errors of `jax.distributed.initialize` that mean that this
-# process is alone: JAX detected no cluster, or the program has computed
-# already and therefore was not launched as one of several processes.
+# Parts of the two errors of `jax.distributed.initialize` for a single process:
+# JAX detected no cluster, or the program has used JAX before, so that no
+# launcher started it as one of several processes.
 _ALONE = ("coordinator_address should be defined", "must be called before any")
 
 
@@ -33,12 +33,12 @@ def join_processes(
 ) -> None:
   """Connects this process to the others of its launch, if there are any.
 
-  Must be called before anything touches a device. Without arguments JAX
-  detects the cluster: SLURM, Open MPI, Cloud TPU and Kubernetes. Any other
-  process is on its own, and the call then returns at once.
+  Must be called before anything uses a device. Without arguments JAX detects
+  the cluster: SLURM, Open MPI, Cloud TPU or Kubernetes. Outside of a cluster
+  the call returns at once.
 
   Args:
-    coordinator: "host:port" of process 0, empty for detection.
+    coordinator: "host:port" of process 0; "" detects the cluster.
     num_processes: Number of processes; only with `coordinator`.
     process_id: Index of this process; only with `coordinator`.
 
@@ -71,11 +71,11 @@ def join_processes(
 
 
 def _is_single_task() -> bool:
-  """Returns whether the launcher announces that it started one process.
+  """Returns whether the launcher says that it started a single process.
 
-  JAX would restrict such a process to one GPU of its machine. In an
-  interactive SLURM shell it would also wait for all tasks of the allocation
-  (SLURM_NTASKS), although the shell is a step of a single task.
+  `jax.distributed.initialize` would restrict such a process to one GPU of its
+  machine. In an interactive SLURM shell it would also wait for all tasks of the
+  allocation (SLURM_NTASKS), although the shell is a step of a single task.
   """
   slurm_tasks = os.environ.get("SLURM_STEP_NUM_TASKS")
   return os.environ.get("OMPI_COMM_WORLD_SIZE", slurm_tasks) == "1"
@@ -157,7 +157,7 @@ def batch_split(mesh: Mesh) -> NamedSharding:
 
 
 def global_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-  """Returns global arrays, made of the part that each process holds."""
+  """Joins the parts of a batch that each process holds into global arrays."""
   sharding = batch_split(mesh)
   if jax.process_count() == 1:
     return jax.device_put(batch, sharding)

@@ -6,10 +6,9 @@ Letters: n examples, h height, w width, c channels, k classes.
 from collections.abc import Callable
 
 import jax
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float
 
 Images = Float[Array, "n h w c"]
-Labels = Integer[Array, "n h w"]
 Logits = Float[Array, "n h w k"]
 
 # Backbone output: "c1" ... "c5", c_l having stride 2^l before dilation.

@@ -1,10 +1,10 @@
-"""Set up before anything imports jax: eight virtual devices, typed calls."""
+"""Eight virtual devices and checked types, set up before jax is imported."""
 
 import os
 
-# Tests run on the CPU, as eight devices: what holds there holds on a pod.
-# They compile more than they compute, so the compiler takes half the pains;
-# commands that tests start are compiled as users' are.
+# Tests run on the CPU as eight devices, like a small pod. They compile more
+# than they compute, so the compiler optimises less. Commands that tests start
+# as processes are compiled in the usual way, see `run_process`.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join(
   (
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
-  """images/{train,val} and masks/{train,val}: 11 and 5 examples, 3 classes."""
+  """Writes a folder of 11 train and 5 val examples with 3 classes."""
   root = tmp_path_factory.mktemp("folder")
   rng = np.random.default_rng(0)
   for split, count in (("train", 11), ("val", 5)):
@@ -61,7 +61,10 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def train_command(tiny_folder, tmp_path):
-  """Builds the command line that trains the tiny network on `tiny_folder`."""
+  """Returns a function that builds a command line of train.py.
+
+  It trains the tiny network on `tiny_folder`.
+  """
 
   def command(workdir, *overrides, config="tests/tiny_pspnet.py:folder"):
     return [
@@ -79,7 +82,7 @@ def train_command(tiny_folder, tmp_path):
 
 @pytest.fixture
 def run_process():
-  """Runs a command with a plain CPU environment of `devices` devices."""
+  """Returns a function that runs a command on `devices` CPU devices."""
 
   def run(command, *, devices=1, start=False, **kwargs):
     env = {
@@ -119,7 +122,7 @@ class ObjectStore(MemoryFileSystem):
 
 @pytest.fixture
 def bucket(monkeypatch):
-  """A bucket of an object store: gs://bucket, kept in memory."""
+  """Returns gs://bucket, a bucket of an object store in memory."""
   # epath reaches gs:// with TensorFlow where that is installed, else with
   # fsspec. It remembers the choice, and the file system.
   gpath, backend = epath.gpath, epath.backend.fsspec_backend

@@ -17,7 +17,7 @@ def border_weights(label, **options):
 
 
 def three_cells():
-  """Of two classes; two of one class touch only by a corner."""
+  """Returns cells of two classes; two of one class share only a corner."""
   label = np.zeros((16, 24), np.int32)
   label[1:7, 2:9] = 1
   label[7:12, 9:15] = 1

@@ -23,7 +23,7 @@ def example(seed=0, shape=(2, 6, 7), ignored=0.3):
 
 
 def softmax_cross_entropy(logits, label, **options):
-  """Ours, of NumPy arrays."""
+  """Calls `losses.softmax_cross_entropy` with NumPy arrays."""
   return losses.softmax_cross_entropy(
     jnp.asarray(logits), jnp.asarray(label), **options
   )
@@ -110,7 +110,7 @@ def test_huge_logits_stay_finite(scale):
 @pytest.mark.parametrize("stray", [-1, 5, 200, IGNORE])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_ignored_pixels_change_neither_loss_nor_gradient(stray, smoothing):
-  """Whatever id means "ignore", and whatever the network says there."""
+  """Any id may be the ignore label, with any logits at its pixels."""
   logits, label = example()
   keep = label != IGNORE
   label = np.where(keep, label, np.int32(stray))
@@ -171,7 +171,7 @@ def test_weight_counts_more_pixels_than_float32_can_one_by_one():
 
 
 def test_images_as_the_normaliser_add_up_their_pixels():
-  """Two images of 3 and 1 valid pixels: the sum of four, divided by two."""
+  """For 3 and 1 valid pixels, the loss is a sum of four costs over two."""
   logits = jnp.zeros((2, 1, 3, 4))
   label = np.array([[[0, 1, 2]], [[3, 255, 255]]])
   total, weight = losses.softmax_cross_entropy(

@@ -17,7 +17,7 @@ README = PAGES[0].read_text()
 
 
 def table() -> dict[str, list[str]]:
-  """Cells of the networks' table by the name in its first one."""
+  """Returns the cells of each row of the table of networks, by network."""
   lines = README.splitlines()
   start = next(
     i for i, line in enumerate(lines) if line.startswith("| network | paper")

@@ -1,4 +1,4 @@
-"""Regions against flood fill, distances against every pair of pixels."""
+"""Regions equal flood fill; distances equal a search of all pixels."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Processes find each other or say what is wrong; the mesh has one axis."""
+"""Processes connect, or report what is wrong; the mesh has one axis."""
 
 import dataclasses
 import os
@@ -134,7 +134,7 @@ def test_the_mesh_has_one_axis_over_all_devices():
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-  """What a mesh asks of a device."""
+  """A device, with the attribute that `make_mesh` reads."""
 
   id: int
   process_index: int

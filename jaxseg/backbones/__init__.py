@@ -1,4 +1,7 @@
-"""Backbones map an image to {"c1", ..., "c5"}: a table and its functions."""
+"""The table of backbones, and the functions that build them.
+
+A backbone maps images to `{"c1": ..., "c5": ...}`.
+"""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -29,7 +32,7 @@ BACKBONES = {
 }
 
 
-# Fields that `models.create` hands over from the configuration at large.
+# Fields that `models.create` passes on from the network.
 SHARED_FIELDS = frozenset({"norm", "dtype", "param_dtype"})
 
 
@@ -38,11 +41,11 @@ def create(spec: str | Mapping, **fields) -> nn.Module:
 
   Args:
     spec: "resnet50", or {"name": "resnet50", "output_stride": 8}.
-    **fields: further fields; those in `spec` take precedence.
+    **fields: Further fields; those in `spec` take precedence.
 
   Raises:
-    UserError: an unknown backbone, or a field that it does not have (the
-      error lists the known ones).
+    UserError: The backbone is unknown or lacks a field; the error lists those
+      that exist.
   """
   own = {"name": spec} if isinstance(spec, str) else dict(spec)
   name = own.pop("name")
@@ -58,7 +61,7 @@ def field_names(name: str) -> frozenset[str]:
   """Returns the names of all fields of a backbone.
 
   Raises:
-    UserError: an unknown backbone.
+    UserError: The backbone is unknown.
   """
   if name not in BACKBONES:
     raise unknown_name("backbone", name, BACKBONES)
@@ -69,15 +72,15 @@ def fields(name: str) -> dict[str, Any]:
   """Returns the fields of a backbone that a configuration can hold.
 
   Args:
-    name: key of `BACKBONES`.
+    name: Key of `BACKBONES`.
 
   Returns:
     Each field with its value: numbers, strings, booleans, None and tuples of
     them. `SHARED_FIELDS` and fields that hold functions or classes, such as
-    `act`, are left out.
+    `act`, are omitted.
 
   Raises:
-    UserError: an unknown backbone.
+    UserError: The backbone is unknown.
   """
   field_names(name)
   return writable(defaults(BACKBONES[name]))
@@ -87,11 +90,11 @@ def defaults(entry: Callable[..., nn.Module]) -> dict[str, Any]:
   """Returns the default of each field of a table's entry.
 
   Args:
-    entry: a module class, or a `functools.partial` of one.
+    entry: A module class, or a `functools.partial` of one.
 
   Returns:
     Defaults by name, `dataclasses.MISSING` for fields without one. Flax's own
-    fields, `parent` and `name`, are left out.
+    fields, `parent` and `name`, are omitted.
   """
   found = {
     field.name: field.default

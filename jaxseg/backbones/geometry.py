@@ -89,7 +89,8 @@ def levels(backbone: nn.Module) -> dict[str, tuple[Window, ...]]:
     raise UserError(
       f"model.backbone is a {kind.__name__} with output_stride {stride}; "
       "positions of maps on the image are known for VGG and AlexNet with "
-      "output_stride 32 only, such as --config.model.backbone.name=vgg16"
+      "output_stride 32 only; choose one by a word after the colon, as in "
+      "--config=configs/fcn_8s.py:camvid,vgg16"
     )
   return _vgg(backbone) if kind is VGG else _alexnet(backbone)
 
@@ -160,7 +161,7 @@ def sizes(backbone: nn.Module, size: int) -> dict[str, int]:
 
 
 def check_image(backbone: nn.Module, size: tuple[int, int], least: int = 1):
-  """Raises an error if c5 of an image has less than `least` rows or columns.
+  """Checks that c5 of an image has at least `least` rows and columns.
 
   Args:
     backbone: VGG or AlexNet at output stride 32.

@@ -160,8 +160,8 @@ def require_pooling_vgg(backbone: nn.Module) -> None:
     raise UserError(
       f"model.backbone is a {type(backbone).__name__} without the 2x2 max "
       "poolings whose indices the decoder needs; expected a VGG with "
-      "output_stride=32 and pool_window=2, such as "
-      "--config.model.backbone.name=vgg16_bn"
+      "output_stride=32 and pool_window=2, chosen by a word after the colon, "
+      "as in --config=configs/segnet.py:camvid,vgg16_bn"
     )
 
 

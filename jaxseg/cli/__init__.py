@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command.
 
   Args:
-    argv: Name of the command and its arguments. Default: those of the process.
+    argv: Name of the command and its arguments; by default those of the
+      process.
 
   Returns:
     The exit status: 0 for success, 130 after Ctrl-C.
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = CommandParser(name, module.USAGE, module.__doc__)
   module.add_arguments(parser)
   args = parser.parse_args(rest)
-  # Remarks of libraries do not concern the user's command.
+  # Log messages and warnings of libraries do not concern the user.
   logging.set_verbosity(logging.ERROR)
   warnings.filterwarnings("ignore", module="orbax")
   try:

@@ -3,8 +3,8 @@
 `--config=FILE[:WORDS]` names a configuration file, and `--config.FIELD=VALUE`
 overrides one of its fields. `ml_collections` parses the values: numbers,
 `True` and `False`, text without quotes, tuples as `'(1, 2)'`. Its flags are
-defined on an `absl.flags.FlagValues` of their own, apart from the flags that
-libraries define.
+defined on a separate `absl.flags.FlagValues`, so that flags of libraries are
+neither accepted nor listed.
 """
 
 import ast
@@ -41,9 +41,10 @@ EVALUATION_FIELDS = (
 
 
 class _Literal(flags.ArgumentParser):
-  """Parses a Python literal, or else text."""
+  """Parser of Python literals and of text."""
 
   def parse(self, argument: str) -> Any:
+    """Returns the literal; text that is no literal is returned unchanged."""
     try:
       return ast.literal_eval(argument)
     except (SyntaxError, ValueError):
@@ -78,7 +79,7 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _is_value(following: str, word: str) -> bool:
-  """Whether the argument after `--config.FIELD` is the value of the field."""
+  """Returns whether the argument after `--config.FIELD` is its value."""
   if following.startswith("--"):
     return False
   # In `--config.eval.flip image.png` the image is another argument.
@@ -152,14 +153,14 @@ def override(
 
   Args:
     config: A configuration.
-    words: Overrides as `split` returns them. Of several for one field the
-      last one counts; those of a tuple are its elements.
-    allowed: The fields that a command may override, written as those of
-      `EVALUATION_FIELDS`. Default: all fields.
+    words: Overrides as `split` returns them. The last of several overrides of
+      a field counts; several overrides of a tuple are its elements.
+    allowed: Fields that may be overridden, written as in `EVALUATION_FIELDS`;
+      None allows all.
 
   Raises:
     UserError: A field does not exist, must not be overridden, or cannot have
-      that value.
+      this value.
   """
   by_field: dict[str, list[str]] = {}
   for word in words:
@@ -177,7 +178,7 @@ def override(
 
 
 def _parse(config: ConfigDict, field: str, words: Sequence[str]) -> None:
-  """Sets a field; a value of another type is an error of absl or Python."""
+  """Sets a field; absl or Python raise an error for a value of another type."""
   *sections, name = field.split(".")
   section = functools.reduce(operator.getitem, sections, config)
   value = section[name]
@@ -206,7 +207,11 @@ def _same_elements(new: tuple, old: tuple) -> tuple:
 
 
 def _value(config: ConfigDict, field: str, word: str) -> Any:
-  """Returns the value of a field; an unknown name is a `UserError`."""
+  """Returns the value of a field.
+
+  Raises:
+    UserError: There is no such field.
+  """
   value, path = config, "config"
   for name in field.split("."):
     if not isinstance(value, ConfigDict):
@@ -239,7 +244,7 @@ def _not_allowed(field: str, word: str, allowed: Sequence[str]) -> UserError:
 
 
 def _expected(field: str, value: Any) -> str:
-  """Describes the values of a field by the one that it has."""
+  """Describes the values that a field may have, by its present value."""
   if isinstance(value, ConfigDict):
     name = "name" if "name" in value else next(iter(value), "FIELD")
     return f"a field of this section, such as --config.{field}.{name}=VALUE"

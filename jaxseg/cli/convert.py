@@ -132,8 +132,9 @@ def train_options(name: str, fields: Mapping[str, Any]) -> list[str]:
   """
   own = dict(fields)
   backbone = dict(own.pop("backbone", {}))
-  words = ["folder", backbone.pop("name", None)]
-  given = ",".join(word for word in words if word)
+  words = ["folder"]
+  if "name" in backbone:
+    words.append(backbone.pop("name"))
   norm = own.pop("norm", None)
   overrides = [f"--config.model.{key}={value}" for key, value in own.items()]
   overrides += [
@@ -141,4 +142,4 @@ def train_options(name: str, fields: Mapping[str, Any]) -> list[str]:
   ]
   if norm is not None:
     overrides.append(f"--config.norm.name={norm}")
-  return [f"--config=configs/{name}.py:{given}", *overrides]
+  return [f"--config=configs/{name}.py:{','.join(words)}", *overrides]

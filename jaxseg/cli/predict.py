@@ -7,7 +7,7 @@
 For each image, of any size, two files are written into DIR: NAME.png holds
 the class ids at the size of the image, with the palette of the data set, and
 NAME_overlay.png shows the classes over the image. Images larger than the
-canvas of the network are shrunk to it, as in training. Images that cannot be
+canvas of evaluation are shrunk to it, as in training. Images that cannot be
 read are reported at the end, with exit status 2; all others are segmented.
 """
 
@@ -134,7 +134,7 @@ class Job:
   overlay: Path
 
   def is_done(self) -> bool:
-    """Whether both results exist."""
+    """Returns whether both results exist."""
     return self.ids.exists() and self.overlay.exists()
 
 
@@ -163,7 +163,8 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
       if other is not job.source or path.resolve() == job.source.resolve():
         raise UserError(
           f"{path}, the result for {job.source}, would overwrite {other} or "
-          "its result; choose another --output, or segment them separately"
+          "its result; choose another --output, or run the command once for "
+          "each"
         )
   return jobs
 
@@ -190,9 +191,9 @@ def _images(path: Path, output: Path) -> list[Path]:
 def unique_names(paths: Sequence[Path]) -> list[str]:
   """Returns a distinct name for the results of each image.
 
-  The name is the stem of the image. Images with the same stem get as many of
-  their folders in front of it as make the names distinct; images of the same
-  folder get their suffix behind it (`a_png`, `a_jpg`).
+  The name is the stem of the image. Images with the same stem are prefixed with
+  as many of their folders as make the names distinct, and images of the same
+  folder are suffixed with their type (`a_png`, `a_jpg`).
   """
   groups = defaultdict(list)
   for path in paths:

@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
   config = config_options.read(args.config)
   config_options.override(config, args.overrides)
   workdir = args.workdir or default_workdir(config)
-  # A library that logs an exception with its traceback also raises it, and it
-  # is reported once, in one line.
+  # Libraries log the traceback of an exception before they raise it. It is
+  # reported once, in one line.
   logging.get_absl_logger().addFilter(lambda record: not record.exc_info)
 
   import jax

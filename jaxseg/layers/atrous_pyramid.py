@@ -34,7 +34,7 @@ def scaled_rates(rates: tuple[int, ...], backbone: nn.Module):
   """Scales rates for output stride 16 to the output stride of `backbone`.
 
   Raises:
-    UserError: If the backbone has no output stride.
+    UserError: The backbone has no output stride.
   """
   if not hasattr(backbone, "output_stride"):
     raise UserError(

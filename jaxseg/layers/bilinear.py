@@ -1,8 +1,8 @@
-"""Bilinear interpolation: the one place where pixel weights are computed.
+"""Bilinear interpolation: weights of pixels, and three ways to apply them.
 
 Along one axis, a fractional position lies between two pixels, its *taps*; pixel
 i has its centre at position i. `taps` returns their indices and weights, with
-the border rule as an argument. There are three ways to apply taps:
+the border rule as an argument. The taps are applied in one of three ways:
 
 - `interpolate` gathers both pixels along one axis. It suits product grids and
   few channels, and runs on NumPy and JAX arrays.
@@ -56,7 +56,7 @@ def taps(position: Any, size: Any, *, border: str = "edge", dtype=None) -> Taps:
     dtype: Dtype of the weights; None keeps the dtype of `position`.
 
   Raises:
-    ValueError: If `border` is unknown.
+    ValueError: `border` is unknown.
   """
   if border not in BORDERS:
     raise ValueError(f"border={border!r}: expected one of {BORDERS}")

@@ -25,8 +25,8 @@ def require_inside(boxes: Any, size: tuple[int, int]) -> None:
   Traced boxes are not checked, because their numbers are unknown.
 
   Raises:
-    UserError: If a box is empty or leaves an image of `size`; the error names
-      the first such box.
+    UserError: A box is empty or leaves an image of `size`; the error names the
+      first such box.
   """
   if isinstance(boxes, jax.core.Tracer):
     return

@@ -2,7 +2,7 @@
 
 `padding=None` means the symmetric padding of PyTorch and Caffe, dilation * (k -
 1) / 2 on each side. XLA's "SAME" differs from it by one pixel at stride 2 on
-even sizes, so jaxseg uses "SAME" only where a paper means TensorFlow's.
+even sizes, so jaxseg uses "SAME" for TensorFlow's networks only.
 
 On CPU, XLA's depthwise convolution is about 50 times slower than necessary, and
 the gradient of its grouped convolution about 100 times. When lowered for CPU, a
@@ -154,6 +154,29 @@ def _grouped(taps, kernel):
   return y.reshape(n, h, w, features)
 
 
+def promoted_with_parameters(
+  layer: nn.Module, x: jax.Array, shape: tuple[int, int, int, int]
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+  """Creates the parameters of a convolution, and promotes dtypes.
+
+  Args:
+    layer: `Conv`, `ConvTranspose` or `DeformableConv`, inside its `__call__`.
+    x: Input of the layer.
+    shape: Shape of the kernel.
+
+  Returns:
+    The input, the kernel and the bias in the computation dtype. The bias is
+    None without `use_bias`.
+  """
+  kernel = layer.param("kernel", layer.kernel_init, shape, layer.param_dtype)
+  bias = None
+  if layer.use_bias:
+    bias = layer.param(
+      "bias", layer.bias_init, (layer.features,), layer.param_dtype
+    )
+  return tuple(nn.dtypes.promote_dtype(x, kernel, bias, dtype=layer.dtype))
+
+
 class Conv(nn.Module):
   """2-D convolution `[n, h, w, c] -> [n, h', w', features]`.
 
@@ -188,13 +211,7 @@ class Conv(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     k = self.kernel_size
     shape = (k, k, x.shape[-1] // self.groups, self.features)
-    kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-    bias = None
-    if self.use_bias:
-      bias = self.param(
-        "bias", self.bias_init, (self.features,), self.param_dtype
-      )
-    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    x, kernel, bias = promoted_with_parameters(self, x, shape)
     y = convolve(
       x,
       kernel,

@@ -81,7 +81,7 @@ class CRFRNN(nn.Module):
       train: Whether to run `train_iterations` instead of `iterations`.
 
     Raises:
-      UserError: If the shapes do not fit.
+      UserError: The shapes do not fit.
     """
     if (
       logits.ndim != 4

@@ -140,7 +140,7 @@ def parse(text: str) -> CRF | None:
   "deeplab_v2,iterations=5,colour_std=3x3x5".
 
   Raises:
-    UserError: If a name or key is unknown, or a value cannot be parsed.
+    UserError: A name or key is unknown, or a value cannot be parsed.
   """
   words = [word.strip() for word in text.split(",")]
   if words == [""]:

@@ -30,7 +30,11 @@ from jaxtyping import Array, Float
 import numpy as np
 
 from jaxseg.layers.bilinear import sample_bilinear
-from jaxseg.layers.conv import Conv, kaiming_fan_out
+from jaxseg.layers.conv import (
+  Conv,
+  kaiming_fan_out,
+  promoted_with_parameters,
+)
 
 
 def _tap_grids(x, kernel, strides, padding, dilation):
@@ -180,13 +184,7 @@ class DeformableConv(nn.Module):
       mask = self.mask_scale * nn.sigmoid(offset[..., 2 * taps :])
       offset = offset[..., : 2 * taps]
     shape = (k, k, x.shape[-1] // self.groups, self.features)
-    kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-    bias = None
-    if self.use_bias:
-      bias = self.param(
-        "bias", self.bias_init, (self.features,), self.param_dtype
-      )
-    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    x, kernel, bias = promoted_with_parameters(self, x, shape)
     y = deform_conv2d(
       x,
       offset,

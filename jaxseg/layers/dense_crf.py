@@ -69,8 +69,7 @@ def mean_field(
     bilateral_weight: Array that replaces `crf.bilateral_weight`.
 
   Raises:
-    UserError: If shapes do not fit, or, outside of jit, if a probability is
-      NaN.
+    UserError: Shapes do not fit or, outside of jit, a probability is NaN.
   """
   weights = {
     "spatial_weight": spatial_weight,

@@ -75,7 +75,7 @@ def monte_carlo(
 
 
 def _use_running_statistics(next_function, args, kwargs, context):
-  """Interceptor under which every BatchNorm acts as in evaluation."""
+  """Makes every BatchNorm act as in evaluation; a Flax interceptor."""
   if isinstance(context.module, BatchNorm) and "train" in kwargs:
     kwargs = {**kwargs, "train": False}
   return next_function(*args, **kwargs)

@@ -1,13 +1,13 @@
 """Normalisation layers, injected into every network as `norm=`.
 
-A network calls `self.norm(name="bn")(x, train=train)`; `BatchNorm`,
+A network calls `self.norm(name="norm")(x, train=train)`; `BatchNorm`,
 `GroupNorm` and `NoNorm` share this interface. Under `jit` with a batch-sharded
 input, `BatchNorm` computes its statistics over the global batch. Set
 `axis_name` under `pmap` and `shard_map`, where each device sees only its own
 examples.
 
 The running variance is the biased one, as in Flax; PyTorch stores n / (n - 1)
-times as much (tests/layers measures this against torch.nn.BatchNorm2d).
+times as much (`tests/layers/test_norm.py` compares both).
 """
 
 from typing import Any
@@ -44,7 +44,7 @@ class BatchNorm(nn.BatchNorm):
     """Normalises `x`.
 
     Raises:
-      UserError: If a channel has a single value in training; subtracting the
+      UserError: A channel has a single value in training; subtracting the
         mean would turn any value into 0.
     """
     learns = train and not self.frozen
@@ -56,14 +56,19 @@ class BatchNorm(nn.BatchNorm):
         raise UserError(
           f"batch normalisation {'/'.join(self.scope.path)} has one value for "
           "each channel, for example one image pooled to a single pixel; it "
-          "needs two or more, so set train.batch_size to 2 or more, or "
-          "norm.frozen=True, or norm.name=group"
+          "needs two or more: increase --config.train.batch_size, or use "
+          "--config.norm.name=group, or --config.norm.name=batch with "
+          "--config.norm.frozen=True"
         )
     return super().__call__(x, use_running_average=not learns)
 
 
 class GroupNorm(nn.GroupNorm):
-  """Group normalisation (Wu & He 2018, arXiv:1803.08494, Eq. 1)."""
+  """Group normalisation (Wu & He 2018, arXiv:1803.08494, Eq. 1).
+
+  Attributes:
+    epsilon: Constant added to the variance.
+  """
 
   epsilon: float = 1e-5
 
@@ -73,7 +78,12 @@ class GroupNorm(nn.GroupNorm):
 
 
 class NoNorm(nn.Module):
-  """Identity, for networks without normalisation."""
+  """Identity, for networks without normalisation.
+
+  Attributes:
+    dtype: Unused; networks pass it to every norm.
+    param_dtype: Unused; networks pass it to every norm.
+  """
 
   dtype: Any = None
   param_dtype: Any = jnp.float32

@@ -37,7 +37,7 @@ import numpy as np
 
 BLOCK = 8192  # Lattice points that a loop processes at a time.
 RADIX = 2**16  # Two coordinates share an int32, as shorts.
-UNUSED = np.iinfo(np.int32).max  # Sorts behind every point.
+UNUSED = np.iinfo(np.int32).max  # Coordinate of unused rows; sorts last.
 
 
 class Lattice(NamedTuple):

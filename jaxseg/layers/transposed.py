@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
-from jaxseg.layers.conv import kaiming_fan_in
+from jaxseg.layers.conv import kaiming_fan_in, promoted_with_parameters
 
 
 def conv_transpose(
@@ -185,13 +185,7 @@ class ConvTranspose(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     k = self.kernel_size
     shape = (k, k, x.shape[-1], self.features // self.groups)
-    kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-    bias = None
-    if self.use_bias:
-      bias = self.param(
-        "bias", self.bias_init, (self.features,), self.param_dtype
-      )
-    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    x, kernel, bias = promoted_with_parameters(self, x, shape)
     y = conv_transpose(
       x,
       kernel,
@@ -226,7 +220,7 @@ def bilinear_init(key: jax.Array, shape, dtype=jnp.float32) -> jax.Array:
   surgery.interp).
 
   Raises:
-    ValueError: If the number of outputs of a group is neither 1 nor `in`.
+    ValueError: The number of outputs of a group is neither 1 nor `in`.
   """
   del key  # The kernel is not random.
   k, _, channels, out = shape

@@ -1,7 +1,7 @@
 """Upsampling layers for your own networks.
 
-No network of jaxseg uses these layers. They are public API for everyone who
-builds a decoder or compares ways of upsampling, and complete the list:
+No network of jaxseg uses these layers. They are public API for building
+decoders and for comparing ways of upsampling:
 
 - `bed_of_nails` puts each value on the top-left corner of its cell and zeros
   around it.
@@ -10,9 +10,10 @@ builds a decoder or compares ways of upsampling, and complete the list:
 - `ResizeConv` resizes, then convolves. Every output pixel is reached by equally
   many weights, so there is no checkerboard (Odena et al. 2016,
   distill.pub/2016/deconv-checkerboard).
-- `layers.resize` resizes, `layers.pool` unpools by indices (`max_unpool`) or by
-  transposition (`transpose_pool`), and `layers.transposed` holds transposed
-  convolutions.
+
+Other modules hold the remaining ways: `layers.resize` bilinear and nearest
+resizing, `layers.pool` unpooling by indices (`max_unpool`) and by transposition
+(`transpose_pool`), and `layers.transposed` transposed convolution.
 """
 
 from typing import Any
@@ -44,7 +45,7 @@ def pixel_shuffle(
   row i, column j of its cell (torch.nn.PixelShuffle).
 
   Raises:
-    ValueError: If the channels are no multiple of `factor ** 2`.
+    ValueError: The number of channels is no multiple of `factor ** 2`.
   """
   n, h, w, c = x.shape
   if c % factor**2:

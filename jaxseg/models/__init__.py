@@ -1,6 +1,7 @@
-"""Networks map an image to {"logits", "aux_..."}: tables and their functions.
+"""The table of networks, and the functions that build them.
 
-`create` builds a network, `fields` lists the fields it can be built with.
+A network maps images to `{"logits": ..., "aux_...": ...}`. `create` builds one
+by name; `fields` lists the fields that it can be built with.
 """
 
 from collections.abc import Mapping
@@ -59,7 +60,7 @@ MODELS = {
   "fc_densenet103": fc_densenet.fc_densenet103,
 }
 
-# The backbone of each paper, for the networks that take one.
+# Name and fields of each paper's backbone, for the networks that take one.
 PAPER_BACKBONES = {
   "deeplab_v1": deeplab_v1.BACKBONE,
   "deeplab_v2": deeplab_v2.BACKBONE,
@@ -82,7 +83,7 @@ PAPER_BACKBONES = {
   "unet_backbone": unet_backbone.BACKBONE,
 }
 
-# Named sets of fields that differ from the paper's, by network.
+# Variants by network; each holds the fields that differ from the paper's.
 VARIANTS = {
   "deeplab_v1": deeplab_v1.VARIANTS,
   "deeplab_v2": deeplab_v2.VARIANTS,
@@ -94,19 +95,20 @@ VARIANTS = {
 
 
 def create(name: str, *, num_classes: int, **fields) -> nn.Module:
-  """Builds a network: the one place where strings become objects.
+  """Builds a network from its name and fields.
 
   Args:
-    name: key of `MODELS`.
-    num_classes: number of classes in the output.
-    **fields: fields of the network; those left out have the paper's values.
-      `backbone` is a name or a dict of a name and fields, of which those left
-      out have the values that `fields` returns for this backbone. `norm` is a
-      key of `NORMS` or a dict of one and its fields, and `dtype` a name such
-      as "bfloat16"; both are handed over to the backbone.
+    name: Key of `MODELS`.
+    num_classes: Number of classes.
+    **fields: Fields of the network; the others have the paper's values.
+      `backbone` is a name, or a dict of "name" and fields; its other fields
+      have the values that `fields` returns for this backbone. `norm` is a key
+      of `NORMS`, or a dict of "name" and fields. `dtype` and `param_dtype` are
+      names such as "bfloat16". The backbone gets the same `norm`, `dtype` and
+      `param_dtype`.
 
   Raises:
-    UserError: an unknown network, backbone, norm or field.
+    UserError: The network, its backbone, norm or a field is unknown.
   """
   entry = _entry(name)
   known = backbones.defaults(entry)
@@ -124,8 +126,8 @@ def create(name: str, *, num_classes: int, **fields) -> nn.Module:
     spec = _backbone_spec(name, fields.get("backbone"))
     has = backbones.field_names(spec["name"])
     paper = _paper_backbone(name, spec["name"])
-    handed = {key: value for key, value in shared.items() if key in has}
-    fields["backbone"] = backbones.create(spec, **{**paper, **handed})
+    passed = {key: value for key, value in shared.items() if key in has}
+    fields["backbone"] = backbones.create(spec, **{**paper, **passed})
   return entry(num_classes=num_classes, **fields)
 
 
@@ -141,19 +143,19 @@ def fields(
   file starts from this dict, so each field in it can be overridden.
 
   Args:
-    name: key of `MODELS`.
-    backbone: name of another backbone than the paper's, or a dict of its name
-      and fields. The fields that the paper sets on its backbone apply as far
-      as this one has them.
+    name: Key of `MODELS`.
+    backbone: Name of another backbone than the paper's, or a dict of "name"
+      and fields. A field that the paper sets on its own backbone applies if
+      this backbone has it.
     variant: "paper", or a key of `VARIANTS[name]`.
 
   Returns:
     `{"name": ..., FIELD: value, ..., "backbone": {"name": ..., ...}}` with
-    plain values. It leaves out `num_classes`, `norm`, `dtype`, `param_dtype`
-    and fields that hold functions.
+    plain values. It omits `num_classes`, `norm`, `dtype`, `param_dtype` and
+    fields that hold functions.
 
   Raises:
-    UserError: an unknown network, backbone, variant or field.
+    UserError: The network, its backbone, variant or a field is unknown.
   """
   changes = _variant(name, variant)
   found = {"name": name, **backbones.writable(backbones.defaults(_entry(name)))}
@@ -179,7 +181,7 @@ def _entry(name: str):
 
 
 def _variant(name: str, variant: str) -> dict[str, Any]:
-  """Returns the fields by which a variant differs from the paper."""
+  """Returns the fields of a variant that differ from the paper's."""
   _entry(name)
   known = {"paper": {}, **VARIANTS.get(name, {})}
   if variant not in known:
@@ -192,7 +194,14 @@ def _backbone_spec(
   spec: str | Mapping[str, Any] | None,
   variant: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-  """Returns name and given fields of a backbone; the paper's is the default."""
+  """Returns name and fields of a backbone, the paper's by default.
+
+  Args:
+    name: Key of `MODELS`.
+    spec: Name, or a dict of "name" and fields; None is the paper's backbone.
+    variant: Fields that the variant of the network sets on its backbone. One
+      applies if the backbone has it and `spec` does not set it.
+  """
   own = {"name": spec} if isinstance(spec, str) else dict(spec or {})
   variant = dict(variant or {})
   own.setdefault("name", variant.pop("name", PAPER_BACKBONES[name]["name"]))
@@ -201,7 +210,7 @@ def _backbone_spec(
 
 
 def _paper_backbone(name: str, backbone: str) -> dict[str, Any]:
-  """Returns the fields that a paper sets, as far as a backbone has them."""
+  """Returns the fields that a paper sets and that a backbone has."""
   has = backbones.field_names(backbone)
   return {k: v for k, v in PAPER_BACKBONES[name].items() if k in has}
 

@@ -4,8 +4,8 @@ The idea (Sec. 3.1, Fig. 1): the last two pools of VGG-16 have stride 1, and
 the convolutions after them are dilated ("atrous", with holes), so that scores
 have an eighth of the image's resolution instead of a thirty-second. A dense
 CRF (`--config.eval.crf=deeplab_v1_largefov`) recovers the boundaries. The
-kernel size and dilation of fc6 determine the field of view (Sec. 3.2
-"controlling the receptive field"; Table 1 of the PAMI-era text):
+kernel size and dilation of fc6 determine the field of view (Sec. 3.2,
+"controlling the receptive field"; Table 1 of arXiv:1606.00915):
 
 | network     | fc6         | features | parameters (21 classes) |
 |-------------|-------------|----------|-------------------------|
@@ -21,8 +21,8 @@ bilinear between these pixels. `loss.label_stride=8` computes the loss on every
 eighth pixel of the label.
 
 MSc (Sec. 4, "multi-scale prediction"): the image and the first four pools
-each contribute 128 features, which are concatenated with fc7. `VARIANTS` has
-this network and the other fields of view.
+each contribute 128 features, which are concatenated with fc7
+(`multi_scale_features=128`). `VARIANTS` has the other fields of view.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,8 @@ class DeepLabV1(nn.Module):
     average_pool: Whether pool5a, a 3x3 average pool of stride 1, precedes fc6.
     multi_scale_features: Features of each MSc branch; 0 omits the branches.
     dropout_rate: Dropout rate after fc6 and fc7.
-    norm: Factory of the backbone's normalisation layers, if it has any.
+    norm: Normalisation that `models.create` passes on to the backbone; the
+      head has none.
     dtype: Computation dtype; None promotes inputs and parameters.
     param_dtype: Dtype of the parameters.
   """

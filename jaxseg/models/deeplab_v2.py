@@ -96,7 +96,8 @@ class DeepLabV2(nn.Module):
     dropout_rate: Dropout rate after fc6 and fc7.
     scales: Factors by which the image is resized; logits are the maximum over
       the scales.
-    norm: Factory of the backbone's normalisation layers, if it has any.
+    norm: Normalisation that `models.create` passes on to the backbone; the
+      head has none.
     dtype: Computation dtype; None promotes inputs and parameters.
     param_dtype: Dtype of the parameters.
   """

@@ -4,16 +4,16 @@ The idea (Sec. 3): the network keeps an output stride of 16 or 8 and enlarges
 its field of view by atrous convolution. The paper's network (Fig. 5;
 58,040,661 parameters with ResNet-101 and 21 classes) is a pyramid of atrous
 rates with the mean of the whole image, on a ResNet whose last stage has the
-multi-grid rates (1, 2, 4) times 2.
+dilations 2, 4 and 8 (2 times the multi-grid rates 1, 2 and 4).
 
-Output stride 16 is for training. At 8, for the second stage of training and
-for evaluation, the same weights have twice the dilations.
+The first stage of training has output stride 16. The second stage and
+evaluation have output stride 8, where the same weights have twice the
+dilations.
 
 Dropout 0.1, resizing with aligned corners and the N(0, 0.01) initialiser of
 the scores are those of the authors' TensorFlow code (research/deeplab).
 
-`VARIANTS` at the end of this file has the paper's cascade and torchvision's
-network.
+`VARIANTS` has the paper's cascade and torchvision's network.
 """
 
 from collections.abc import Callable
@@ -44,10 +44,13 @@ INITIALISERS = ("paper", "torchvision")
 
 
 class DeepLabV3(nn.Module):
-  """`[n, h, w, 3]` -> `logits`, and `aux_logits` with an auxiliary head.
+  """Maps `[n, h, w, 3]` to `logits`, and `aux_logits` with an auxiliary head.
+
+  All outputs are `[n, h, w, num_classes]`.
 
   Attributes:
-    backbone: Backbone that provides c5, and c4 for the auxiliary head.
+    num_classes: Number of classes.
+    backbone: Backbone with c5, and c4 for the auxiliary head.
     rates: Atrous rates of the pyramid at output stride 16; they double at 8.
     features: Features of the pyramid.
     dropout_rate: Dropout rate after the pyramid.
@@ -59,6 +62,9 @@ class DeepLabV3(nn.Module):
     initialiser: "paper" (He's rule by the fan-out for convolutions, N(0, 0.01)
       for the classifier, as in the authors' code) or "torchvision" (PyTorch's
       default for both).
+    norm: Factory of the normalisation layers.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int

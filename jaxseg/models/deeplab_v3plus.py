@@ -10,19 +10,9 @@ separable (Fig. 3).
 Numbers are those of the paper and of the authors' code (research/deeplab):
 41,055,413 parameters with aligned Xception-65 and 21 classes. Another backbone
 is one field: `backbone="resnet101"` (45,812,037 parameters with the authors'
-deep stem), `"mobilenet_v2"` or `"efficientnet_b0"`. The fields that reproduce
-the networks of two libraries:
-
-| field             | here | VainF | segmentation_models_pytorch |
-|-------------------|------|-------|-----------------------------|
-| separable_aspp    | yes  | no    | yes                         |
-| separable_decoder | yes  | no    | yes                         |
-| norm_between      | yes  | -     | no                          |
-| aspp_conv         | no   | no    | yes                         |
-| decoder_convs     | 2    | 1     | 1                           |
-| dropout_rate      | 0.1  | 0.1   | 0.5                         |
-| align_corners     | yes  | no    | yes                         |
-| rates             | 6, 12, 18 | 6, 12, 18 | 12, 24, 36         |
+deep stem), `"mobilenet_v2"` or `"efficientnet_b0"`. VainF's network and that of
+segmentation_models_pytorch differ in the fields that `vainf.py` and `smp.py` in
+`weights/segmentation` list.
 """
 
 from collections.abc import Callable
@@ -46,23 +36,28 @@ SCORE_INIT = nn.initializers.truncated_normal(0.01)
 
 
 class DeepLabV3Plus(nn.Module):
-  """`[n, h, w, 3]` -> `logits` `[n, h, w, num_classes]`.
+  """Maps `[n, h, w, 3]` to `logits` `[n, h, w, num_classes]`.
 
   Attributes:
-    backbone: Backbone that provides c5, and c2 at stride 4.
+    num_classes: Number of classes.
+    backbone: Backbone with c5, and c2 at stride 4.
     rates: Atrous rates of the pyramid at output stride 16; they double at 8.
     features: Features of pyramid and decoder.
     low_level_features: Features to which c2 is reduced.
     decoder_convs: Number of 3x3 convolutions after the concatenation.
     separable_aspp: Whether the 3x3 convolutions of the pyramid are separable.
-    separable_decoder: Whether those of the decoder are separable.
+    separable_decoder: Whether the 3x3 convolutions of the decoder are
+      separable.
     norm_between: Whether a norm and a ReLU follow the depthwise half of a
       separable convolution.
     aspp_conv: Whether a 3x3 convolution follows the pyramid before it is
       upsampled.
     dropout_rate: Dropout rate after the pyramid.
     align_corners: Whether maps are resized with aligned corners.
-    norm: Norm of all convolutions; the default has the authors' decay.
+    norm: Factory of the normalisation layers; the default has the authors'
+      decay.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int

@@ -37,7 +37,8 @@ class DeformableDeepLab(nn.Module):
     num_classes: Number of classes.
     backbone: Backbone with c5 at output stride 16, or any other even one.
     features: Features of fc6.
-    norm: Factory of the backbone's normalisation layers.
+    norm: Normalisation that `models.create` passes on to the backbone; the
+      head has none.
     dtype: Computation dtype; None promotes inputs and parameters.
     param_dtype: Dtype of the parameters.
   """

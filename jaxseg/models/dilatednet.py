@@ -2,7 +2,7 @@
 
 The idea (Sec. 2 to 4): the front end is VGG-16 without its last two pools,
 with dilated convolutions after them (Fig. 1); its class scores have stride 8.
-A context module of dilated 3x3 convolutions then sees ever larger surroundings
+A context module of dilated 3x3 convolutions then enlarges the receptive field
 of each score without losing resolution (Table 1). The module is initialised to
 the identity, so that training starts from the front end's output.
 
@@ -99,7 +99,8 @@ class DilatedNet(nn.Module):
     dropout_rate: Dropout rate after fc6 and fc7.
     context: Context module: "none" (front end only), "basic" or "large".
     context_layers: Number of context layers, a key of `DILATIONS`.
-    norm: Factory of the backbone's normalisation layers, if it has any.
+    norm: Normalisation that `models.create` passes on to the backbone; the
+      head has none.
     dtype: Computation dtype; None promotes inputs and parameters.
     param_dtype: Dtype of the parameters.
   """
@@ -188,8 +189,9 @@ class DilatedNet(nn.Module):
       raise UserError(
         f"model.backbone is a {type(vgg).__name__} that cannot be DilatedNet's "
         "front end; expected a VGG with output_stride=8, padding=0, "
-        "pad_inner=False, dense_pools=False and pool_window=2, such as "
-        "--config.model.backbone.name=vgg16"
+        "pad_inner=False, dense_pools=False and pool_window=2, chosen by a "
+        "word after the colon, as in "
+        "--config=configs/dilatednet.py:camvid,vgg16"
       )
     # Distance between the taps of each group of convolutions, in image pixels.
     spacing = (1, 2, 4, 8, 16)

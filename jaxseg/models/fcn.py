@@ -2,15 +2,15 @@
 
 arXiv:1411.4038, and PAMI 2017 (arXiv:1605.06211). The idea (Fig. 3): treat a
 classifier's dense layers as convolutions, score each position of the last map,
-and upsample the scores to the image. Scores of finer maps are added on the
-way, which restores the detail that the coarse map lacks.
+and upsample the scores to the size of the image. Skips add the scores of finer
+maps, which restore the detail that the coarse map lacks.
 
 | network        | stride | scores added          | cropped at (offsets)     |
 |----------------|--------|-----------------------|--------------------------|
 | FCN-32s        | 32     |                       | image 19                 |
 | FCN-16s        | 16     | pool4                 | pool4 5, image 27        |
 | FCN-8s         | 8      | pool4, pool3          | pool4 5, pool3 9, image 31 |
-| FCN-8s at once | 8      | 0.01 pool4, 0.0001 pool3 | the same              |
+| FCN-8s at once | 8      | 0.01 pool4, 0.0001 pool3 | as FCN-8s             |
 | FCN-AlexNet    | 32     |                       | image 18                 |
 
 Layers, names and initial values are those of the released prototxts
@@ -54,16 +54,16 @@ class FCN(nn.Module):
     backbone: VGG or AlexNet with enough padding for the scores to cover the
       image: 100 pixels with the papers' 7x7 or 6x6 fc6.
     stride: Stride of the finest scores: 32, 16, 8, 4 or 2.
-    skip_scales: Fixed factors of the maps that skips score, deepest first; ()
-      means 1 for each.
+    skip_scales: Fixed factors of the maps that the skips score, deepest first;
+      () means 1 for each.
     learned_upsampling: Which transposed convolutions are learned, as dense
       kernels over classes initialised to bilinear: "none" (all released
       networks), "intermediate" (CVPR text, Sec. 4.3) or "all".
     head_features: Features of fc6 and fc7.
     head_kernel_size: Kernel size of fc6.
     dropout_rate: Dropout rate after fc6 and fc7.
-    norm: Factory of the backbone's normalisation layers, if it has any, as in
-      `vgg16_bn`; the head has none.
+    norm: Normalisation that `models.create` passes on to the backbone; the
+      head has none.
     dtype: Computation dtype; None promotes inputs and parameters.
     param_dtype: Dtype of the parameters.
   """

@@ -57,8 +57,8 @@ class Hypercolumn(nn.Module):
     head_features: Features of fc6 and fc7.
     head_kernel_size: Kernel size of fc6; 7 for VGG.
     dropout_rate: Dropout rate after fc6 and fc7.
-    norm: Factory of the backbone's normalisation layers, if it has any; the
-      heads have none.
+    norm: Normalisation that `models.create` passes on to the backbone; the
+      head has none.
     dtype: Computation dtype; None promotes inputs and parameters.
     param_dtype: Dtype of the parameters.
   """

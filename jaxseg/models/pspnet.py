@@ -7,7 +7,7 @@ model/pspnet.py): a deep-stem ResNet at output stride 8 whose blocks of one
 stage share a dilation, Dropout2d 0.1, resizing with aligned corners, and an
 auxiliary head of 256 features on c4 (loss weight 0.4, Sec. 3.3 and Fig. 4).
 
-`VARIANTS` at the end of this file has the released Caffe networks.
+`VARIANTS` has the released Caffe networks.
 """
 
 from collections.abc import Callable
@@ -34,8 +34,8 @@ from jaxseg.types import Images, Outputs
 def window_matrix(size: int, window: int) -> np.ndarray:
   """Returns the `[bins, size]` averaging matrix of adjacent windows.
 
-  It is Caffe's average pooling with equal kernel and stride: the last window
-  may be partial and is averaged over the pixels that it has.
+  This is Caffe's average pooling with equal kernel size and stride. The last
+  window may be partial; it averages over the pixels inside the map.
   """
   bins = -(-size // window)
   matrix = np.zeros((bins, size), np.float32)
@@ -46,7 +46,7 @@ def window_matrix(size: int, window: int) -> np.ndarray:
 
 
 def window_avg_pool(x: jax.Array, window: int) -> jax.Array:
-  """Averages `[n, h, w, c]` in square windows from the top left corner on."""
+  """Averages `[n, h, w, c]` over square windows, from the top left corner."""
   rows, cols = (
     jnp.asarray(window_matrix(size, window), x.dtype) for size in x.shape[1:3]
   )
@@ -61,8 +61,8 @@ class PyramidPooling(nn.Module):
   Attributes:
     bins: Bins along each side, for each level of the pyramid.
     conv: Factory of `ConvNormAct`.
-    side: Side of the feature map whose bins fix the size of the windows; 0
-      divides each map into `bins` instead.
+    side: Side of the feature map whose bins fix the size of the pooling
+      windows (Caffe); 0 pools every map into the same bins.
   """
 
   bins: tuple[int, ...]
@@ -120,10 +120,11 @@ class Head(nn.Module):
 
 
 class PSPNet(nn.Module):
-  """`[n, h, w, 3]` -> `logits`, `aux_logits`, each `[n, h, w, num_classes]`.
+  """Maps `[n, h, w, 3]` to `logits` and `aux_logits`, `[n, h, w, num_classes]`.
 
   Attributes:
-    backbone: Backbone that provides c4 and c5 at output stride 8.
+    num_classes: Number of classes.
+    backbone: Backbone with c4 and c5 at output stride 8.
     bins: Bins along each side, for each level of the pyramid.
     head_features: Features before the classifier.
     aux_features: Features of the auxiliary head on c4.
@@ -131,6 +132,9 @@ class PSPNet(nn.Module):
     channel_dropout: Whether dropout removes whole channels.
     pool_crop: Side of the training crop whose bins fix the size of the pooling
       windows (Caffe); 0 pools every image into the same bins.
+    norm: Factory of the normalisation layers.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -191,11 +195,11 @@ BACKBONE = {
 }
 
 VARIANTS = {
-  # The released Caffe networks (hszhao/PSPNet). Their pooling windows have a
-  # fixed size, that of the bins of a training crop: 60, 30, 20 and 10 pixels
-  # of c5 for 473 (ADE20K, VOC), 90, 45, 30 and 15 for 713 (Cityscapes). A
-  # larger image has more bins, a smaller one fewer. The ResNet-50 for ADE20K
-  # strides in its 1x1 convolutions; the ResNet-101s have
+  # The released Caffe networks (hszhao/PSPNet). The size of their pooling
+  # windows is fixed by the bins of a training crop: 60, 30, 20 and 10 pixels of
+  # c5 for 473 (ADE20K, VOC), 90, 45, 30 and 15 for 713 (Cityscapes). A larger
+  # image has more bins, a smaller one fewer. The ResNet-50 for ADE20K has its
+  # strides in the first 1x1 convolutions; the ResNet-101s have
   # `stride_in_1x1=False`.
   "caffe": {
     "channel_dropout": False,

@@ -1,17 +1,17 @@
 """U-Net (Ronneberger, Fischer & Brox 2015, arXiv:1505.04597).
 
-The idea (Fig. 1): a contracting path recognises objects, an expanding path
-locates them, and at every level a skip concatenates the fine map of the first
-with the upsampled coarse map of the second. Convolutions are not padded, so
-572 pixels become 388 (n = 16 m + 12 become n - 184). The image is continued
-by its mirror image (Fig. 2), and large images are processed in tiles
-(`overlap_tile`). The network of Fig. 1 has 31,030,658 parameters for 1 channel
-and 2 classes.
+The idea (Fig. 1): a contracting path recognises objects, and an expanding path
+locates them. At every level a skip concatenates the fine map of the contracting
+path with the upsampled coarse map of the expanding path. Convolutions are not
+padded, so an input of 572 pixels has an output of 388 (n = 16 m + 12 gives
+n - 184). Images are padded by reflection (Fig. 2), and large images are
+processed in tiles (`overlap_tile`). The network of Fig. 1 has 31,030,658
+parameters for 1 channel and 2 classes.
 
-`VARIANTS` at the end of this file has the authors' released network and
-milesial/Pytorch-UNet. `upsample="bilinear_conv"` is the upsampling of
-mmsegmentation's UNet-S5-D16, which halves the features by a 1x1 convolution
-after resizing. `unet_backbone.py` has a backbone as its contracting path.
+`VARIANTS` has the authors' released network and milesial/Pytorch-UNet.
+`upsample="bilinear_conv"` is the upsampling of mmsegmentation's UNet-S5-D16,
+which halves the features by a 1x1 convolution after resizing.
+`unet_backbone.py` is a U-Net whose contracting path is a backbone.
 """
 
 from collections.abc import Callable
@@ -36,21 +36,25 @@ from jaxseg.types import Images, Logits, Outputs
 PADDINGS = ("valid", "same")
 UPSAMPLES = ("transposed", "bilinear", "bilinear_conv")
 
-# He's rule with N, the number of inputs of a unit, as in Sec. 3 of the paper:
-# a single tap of a 2x2 transposed kernel with stride 2 reaches each pixel.
+# He's rule: variance 2 / N, with N inputs of a unit (Sec. 3). With stride 2, a
+# single tap of the 2x2 transposed kernel reaches each pixel, so N is a quarter
+# of the kernel's fan-in.
 up_init = nn.initializers.variance_scaling(8.0, "fan_in", "normal")
 
 
 def valid_sizes(wanted: int, depth: int = 4) -> tuple[int, int]:
-  """Returns the smallest input and output size with output >= wanted.
+  """Returns the sizes of the smallest input with at least `wanted` logits.
 
   With d poolings and b pixels at the lowest level, unpadded convolutions map
-  2^d b + 4 (2^d - 1) pixels to 2^d (b - 4) - 4 (2^d - 1). These are the sizes
-  for which every pooled map is even.
+  2^d b + 4 (2^d - 1) pixels to 2^d (b - 4) - 4 (2^d - 1). At these sizes every
+  map that is pooled has an even number of pixels.
 
   Args:
     wanted: Number of pixels along an axis that need logits.
     depth: Number of poolings d.
+
+  Returns:
+    Number of pixels of the input and of the output along the axis.
   """
   scale = 2**depth
   bottom = 8 - (4 - wanted) // scale
@@ -60,7 +64,7 @@ def valid_sizes(wanted: int, depth: int = 4) -> tuple[int, int]:
 def mirror(
   image: Images, before: int, sizes: tuple[int, int]
 ) -> Float[Array, "n h2 w2 c"]:
-  """Continues images by reflection about their outermost pixels.
+  """Pads images by reflection to a given size.
 
   Args:
     image: Images.
@@ -77,7 +81,14 @@ def mirror(
 
 
 class Block(nn.Module):
-  """3x3 convolutions to `middle` and then `features` features, and dropout."""
+  """Two 3x3 convolutions and dropout: one level of a path (Fig. 1).
+
+  Attributes:
+    features: Features of the second convolution.
+    middle: Features of the first convolution.
+    dropout_rate: Dropout rate after both convolutions.
+    conv: Factory of `ConvNormAct`.
+  """
 
   features: int
   middle: int
@@ -94,29 +105,32 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-  """`[n, h, w, c]` -> `logits` `[n, h, w, num_classes]`.
+  """Maps `[n, h, w, c]` to `logits` `[n, h, w, num_classes]`.
 
   Attributes:
-    features: Features of each level, the finest first. There is one pooling
+    num_classes: Number of classes.
+    features: Features of each level, finest first. There is one pooling
       between two levels.
-    padding: "valid" (the paper's) or "same".
-    mirrored: Whether "valid" continues the image by reflection, so that the
-      logits have its size. False is Fig. 1 itself, 572 -> 388.
-    upsample: "transposed" (2x2 kernels with stride 2), "bilinear" (aligned
-      corners; keeps the features, which the convolutions of the level above
-      halve instead) or "bilinear_conv" (half-pixel centres, then a 1x1
-      convolution).
-    up_features: Features of the up-convolution to each level but the last, the
+    padding: Padding of the 3x3 convolutions: "valid" (the paper's, none) or
+      "same".
+    mirrored: Whether "valid" pads the image by reflection, so that the logits
+      have the size of the image. False is Fig. 1 itself, 572 to 388 pixels.
+    upsample: Upsampling: "transposed" (2x2 kernels with stride 2), "bilinear"
+      (aligned corners; the convolutions after it halve the features) or
+      "bilinear_conv" (half-pixel centres, then a 1x1 convolution).
+    up_features: Features of the up-convolution to each level but the coarsest,
       finest first; () uses the features of that level.
     act_upsampled: Whether a ReLU follows each up-convolution.
     skip_first: Whether the skip precedes the upsampled map in the
       concatenation.
-    dropout_levels: Levels, counted from the finest, 1, whose contracting half
-      ends in dropout.
+    dropout_levels: Levels, the finest being 1, whose block in the contracting
+      path ends in dropout.
     dropout_rate: Dropout rate of the levels named in `dropout_levels`.
-    norm: Norm after each 3x3 convolution, which then has no bias; None for the
-      paper's network, which has none.
-    kernel_init: Initialiser of all kernels but those of up-convolutions.
+    norm: Factory of the normalisation layers after the 3x3 convolutions, which
+      then have no bias; None, as in the paper, omits them.
+    kernel_init: Initialiser of all kernels except those of up-convolutions.
+    dtype: Computation dtype; None promotes inputs and parameters.
+    param_dtype: Dtype of the parameters.
   """
 
   num_classes: int
@@ -164,7 +178,7 @@ class UNet(nn.Module):
     return {"logits": logits}
 
   def _contract(self, x, conv, *, train: bool) -> list[jax.Array]:
-    """Returns the maps of the left half of the figure, the finest first."""
+    """Returns the maps of the contracting path, finest first."""
     block = self._block(conv)
     maps = []
     for level, width in enumerate(self.features, start=1):
@@ -182,7 +196,7 @@ class UNet(nn.Module):
     return maps
 
   def _expand(self, maps, conv, *, train: bool) -> jax.Array:
-    """Returns the last map of the right half of the figure."""
+    """Returns the last map of the expanding path."""
     block = self._block(conv)
     *skips, x = maps
     for level in range(len(skips), 0, -1):
@@ -248,7 +262,7 @@ class UNet(nn.Module):
 
 
 def valid_margin(depth: int = 4) -> int:
-  """Returns how many pixels unpadded convolutions remove along an axis: 184."""
+  """Returns the number of pixels that unpadded convolutions remove (184)."""
   taken, given = valid_sizes(1, depth)
   return taken - given
 
@@ -256,12 +270,13 @@ def valid_margin(depth: int = 4) -> int:
 def overlap_tile(
   model: UNet, variables: Any, image: Images, *, tile: int = 388
 ) -> Logits:
-  """Returns seamless logits of an image of any size, tile by tile (Fig. 2).
+  """Computes the logits of images of any size, tile by tile (Fig. 2).
 
-  Each tile is computed from its own pixels and a margin around them, which is
-  mirrored only at the border of the image. If the side of a tile is a multiple
-  of 2^depth (16), the logits equal those of the whole image at once. With the
-  paper's 388 the pooling cells are aligned differently in each tile.
+  Each tile is computed from its own pixels and a margin of neighbouring pixels,
+  which is a reflection only at the border of the image. If the side of a tile
+  is a multiple of 2^depth (16), the logits equal those of the whole image at
+  once. With the paper's 388 the pooling cells are aligned differently in each
+  tile, so the logits differ.
 
   Args:
     model: `UNet` with `padding="valid"`.

@@ -1,4 +1,4 @@
-"""Loads weights of other frameworks, and reads and writes our own files.
+"""Loads weights of other frameworks, and reads and writes jaxseg's files.
 
 - `read_file(path)` reads any weight file as named arrays.
 - `from_torch(model, state_dict)` converts a PyTorch state dict into the

@@ -26,7 +26,7 @@ from jaxseg.weights.name_table import NameTable, conv_norm
 
 
 def resnet(backbone: ResNet) -> NameTable:
-  """Names of ResNet and ResNeXt, and of timm's SE networks of both kinds."""
+  """Returns the names of ResNet and ResNeXt, timm's SE networks included."""
   del backbone  # The names do not depend on the fields.
   block = r"stage(\d)_block(\d+)"
   return NameTable(
@@ -52,7 +52,7 @@ def resnet(backbone: ResNet) -> NameTable:
 
 
 def alexnet(backbone: AlexNet) -> NameTable:
-  """Names of AlexNet.
+  """Returns the names of AlexNet.
 
   torchvision numbers the convolutions, ReLUs and pools consecutively.
   """
@@ -74,7 +74,7 @@ def alexnet(backbone: AlexNet) -> NameTable:
 
 
 def vgg(backbone: VGG) -> NameTable:
-  """Names of VGG.
+  """Returns the names of VGG.
 
   torchvision numbers the convolutions, norms, ReLUs and pools consecutively.
   """
@@ -104,7 +104,7 @@ def vgg(backbone: VGG) -> NameTable:
 
 
 def googlenet(backbone: GoogLeNet) -> NameTable:
-  """Names of GoogLeNet with both auxiliary classifiers."""
+  """Returns the names of GoogLeNet with both auxiliary classifiers."""
   del backbone
   block, aux = r"inception(\d\w)", {"4a": "aux1", "4d": "aux2"}
   rows = conv_norm(
@@ -144,7 +144,7 @@ def googlenet(backbone: GoogLeNet) -> NameTable:
 
 
 def densenet(backbone: DenseNet) -> NameTable:
-  """Names of DenseNet.
+  """Returns the names of DenseNet.
 
   Files older than torchvision 0.3 contain `norm.1` instead of `norm1`.
   """
@@ -168,7 +168,7 @@ def densenet(backbone: DenseNet) -> NameTable:
 
 
 def mobilenet_v2(backbone: MobileNetV2) -> NameTable:
-  """Names of MobileNetV2.
+  """Returns the names of MobileNetV2.
 
   torchvision numbers the blocks consecutively. A block without expansion
   begins with its depthwise convolution.
@@ -207,7 +207,7 @@ def mobilenet_v2(backbone: MobileNetV2) -> NameTable:
 
 
 def efficientnet(backbone: EfficientNet) -> NameTable:
-  """Names of EfficientNet.
+  """Returns the names of EfficientNet.
 
   A block without expansion has one layer less.
   """
@@ -242,7 +242,7 @@ def efficientnet(backbone: EfficientNet) -> NameTable:
 
 
 def xception(backbone: Xception) -> NameTable:
-  """Names of the aligned Xception.
+  """Returns the names of the aligned Xception.
 
   timm numbers the blocks consecutively.
   """
@@ -293,7 +293,7 @@ LIBRARIES = {
   },
   "timm": {ResNet: resnet, Xception: xception},
 }
-# All classes of backbones that some library has.
+# Classes of the backbones that some library has.
 _KINDS = {kind for tables in LIBRARIES.values() for kind in tables}
 
 

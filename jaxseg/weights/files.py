@@ -1,4 +1,4 @@
-"""Reads any weight file as named arrays, and writes our own files.
+"""Reads any weight file as named arrays, and writes jaxseg's own files.
 
 `read_file` reads `.safetensors`, `.npz` and PyTorch's `.pth`, `.pt` and `.bin`,
 zipped or in the format before PyTorch 1.6. PyTorch files are unpickled with
@@ -6,8 +6,7 @@ zipped or in the format before PyTorch 1.6. PyTorch files are unpickled with
 the wrappers `{"state_dict": ...}` and `{"model": ...}` are removed.
 
 `save` writes `.safetensors` or `.npz` with keys such as
-`params/backbone/stem/conv/kernel`. A file is written whole or not at
-all.
+`params/backbone/stem/conv/kernel`. A file is written whole or not at all.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Replaces fresh variables by those of files, as `config.init` asks.
 
 `init.model` fills the whole network and `init.backbone` its backbone. Each is
-a work directory of ours, a converted `.npz` or `.safetensors` file, or a
-PyTorch file, which is recognised by its names. `init.skip` names the
+a work directory, a converted `.npz` or `.safetensors` file, or a PyTorch file,
+which is recognised by its names. `init.skip` names the
 parameters that keep their fresh values.
 """
 
@@ -117,7 +117,7 @@ def _fill_backbone(network, expected, arrays, label, is_skipped):
 
 
 def _fill_from_ours(network, expected, arrays, label, is_skipped):
-  """Fills variables from arrays under our own paths."""
+  """Fills variables from arrays that are named by paths of variables."""
   backbone = getattr(network, "backbone", None)
   input_kernel = ""
   if classification.is_backbone(backbone):

@@ -1,4 +1,4 @@
-"""Converts kernels from PyTorch's axis order to ours.
+"""Converts kernels from PyTorch's order of axes to jaxseg's.
 
 | layer                  | PyTorch              | jaxseg                |
 |------------------------|----------------------|-----------------------|
@@ -16,24 +16,24 @@ import numpy as np
 
 
 def convolution(weight: np.ndarray) -> np.ndarray:
-  """`[out, in / groups, h, w]` -> `[h, w, in / groups, out]`."""
+  """Converts `[out, in / groups, h, w]` to `[h, w, in / groups, out]`."""
   return weight.transpose(2, 3, 1, 0)
 
 
 def transposed_convolution(weight: np.ndarray) -> np.ndarray:
-  """`[in, out / groups, h, w]` -> `[h, w, in, out / groups]`."""
+  """Converts `[in, out / groups, h, w]` to `[h, w, in, out / groups]`."""
   return weight.transpose(2, 3, 0, 1)
 
 
 def dense(weight: np.ndarray) -> np.ndarray:
-  """`[out, in]` -> `[in, out]`."""
+  """Converts `[out, in]` to `[in, out]`."""
   return weight.T
 
 
 def dense_after_flattening(
   weight: np.ndarray, *, size: tuple[int, int]
 ) -> np.ndarray:
-  """`[out, c * h * w]` -> `[h * w * c, out]`.
+  """Converts `[out, c * h * w]` to `[h * w * c, out]`.
 
   PyTorch flattens the channels first, jaxseg flattens them last.
 

@@ -21,11 +21,11 @@ from jaxseg.weights.report import Mismatch
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """The entry of a weight file that belongs to one of our paths.
+  """The entry of a weight file that belongs to a path of the network.
 
   Attributes:
     name: Name of the array in the file.
-    convert: Function from the file's array to our layout.
+    convert: Function that converts the file's array to jaxseg's layout.
   """
 
   name: str
@@ -35,7 +35,7 @@ class Entry:
 def skip_predicate(
   patterns: Iterable[str], paths: Iterable[str]
 ) -> Callable[[str], bool]:
-  """Returns a function that tells whether a path is left out of a load.
+  """Returns a function of a path that returns whether to leave it out.
 
   Args:
     patterns: Regular expressions. A path that contains a match of any of them
@@ -80,19 +80,21 @@ def fill(
   """Converts `arrays` into all `expected` arrays that are not skipped.
 
   Args:
-    expected: Our paths, and arrays or anything else with a shape and a dtype.
+    expected: Paths of the network, and arrays or anything else with a shape
+      and a dtype.
     arrays: Names and arrays of the weight file.
-    find_entry: Returns the entry of the file that belongs to a path of ours,
-      or None if the file's library has no such array.
+    find_entry: Function that returns the entry of the file that belongs to a
+      path, or None if the file's library has no such array.
     label: "FILE into NETWORK", the beginning of every message.
-    is_skipped: Whether a path of ours is left out.
-    may_remain: Whether an array of the file may remain unused.
+    is_skipped: Function that returns whether a path is left out.
+    may_remain: Function that returns whether an array of the file may remain
+      unused.
     input_kernel: Path of the kernel of the convolution that reads the image.
       Only this kernel may have another number of input channels, see
       `layouts.adapt_input_channels`.
 
   Returns:
-    Our paths and NumPy arrays of the expected shapes and dtypes.
+    Paths, and NumPy arrays of the expected shapes and dtypes.
 
   Raises:
     UserError: Arrays are missing, unexpected or mis-shaped. A table of them

@@ -1,7 +1,7 @@
-"""Maps module paths of a network of ours to a library's module names.
+"""Maps the module paths of a network to a library's names of these modules.
 
-Each row of a table is a regular expression for our module path, and either
-the library's name or a function from the groups of the match to that name.
+Each row of a table is a regular expression for a module path, and either the
+library's name or a function from the groups of the match to that name.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,10 +26,10 @@ class NameTable:
     head: Rows for all other modules, by their path in the network.
     head_prefixes: Prefixes of the library's names of the head. A backbone
       that is loaded alone ignores arrays with these prefixes.
-    input_conv: Our path, in the backbone if there is one, of the convolution
-      that reads the image.
-    kernels: Functions that convert kernels to our layout, by a regular
-      expression for our path in the network. All other kernels are plain
+    input_conv: Path of the convolution that reads the image, in the backbone
+      if there is one.
+    kernels: Functions that convert kernels to jaxseg's layout, by a regular
+      expression for the path in the network. All other kernels are plain
       convolutions or dense layers.
     renamed: Pairs (expression, replacement) that turn names of older files
       into current ones.
@@ -45,7 +45,7 @@ class NameTable:
   backbone_prefix: str = ""
 
   def find(self, path: str) -> str | None:
-    """Returns the library's name of a module of ours, or None.
+    """Returns the library's name of a module, or None.
 
     Args:
       path: Path of the module in the network.
@@ -57,7 +57,7 @@ class NameTable:
     return None if name is None else self.backbone_prefix + name
 
   def kernel_conversion(self, path: str, ndim: int) -> Convert:
-    """Returns the function from the library's kernel to ours.
+    """Returns the function that converts the library's kernel to jaxseg's.
 
     Args:
       path: Path of the module in the network.
@@ -76,7 +76,7 @@ class NameTable:
 
   @property
   def input_kernel(self) -> str:
-    """Our path of the kernel that reads the image."""
+    """Path of the kernel that reads the image."""
     module = self.input_conv
     if self.backbone:
       module = f"backbone/{module}"
@@ -101,8 +101,8 @@ def conv_norm(
   """Returns the two rows of a `ConvNormAct`.
 
   Args:
-    path: Expression for our path of the `ConvNormAct`.
-    conv: The library's name of the convolution, or the function giving it.
-    norm: The library's name of the norm, or the function giving it.
+    path: Regular expression for the path of the `ConvNormAct`.
+    conv: The library's name of the convolution, or a function to this name.
+    norm: The library's name of the norm, or a function to this name.
   """
   return {f"{path}/conv": conv, f"{path}/norm": norm}

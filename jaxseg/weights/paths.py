@@ -13,36 +13,36 @@ COLLECTIONS = ("params", "batch_stats")
 
 
 def flatten(variables: Mapping) -> dict[str, Any]:
-  """`{"params": {"head": ...}}` -> `{"params/head/...": ...}`."""
+  """Converts `{"params": {"head": ...}}` to `{"params/head/...": ...}`."""
   return traverse_util.flatten_dict(variables, sep="/")
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict:
-  """The inverse of `flatten`."""
+  """Inverts `flatten`."""
   return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def are_paths(names: Mapping[str, Any]) -> bool:
-  """Returns whether all keys are paths of ours, not a library's names."""
+  """Returns whether all keys are paths of variables, not a library's names."""
   return bool(names) and all(
     name.split("/")[0] in COLLECTIONS for name in names
   )
 
 
 def without_collection(path: str) -> str:
-  """`params/head/kernel` -> `head/kernel`."""
+  """Converts `params/head/kernel` to `head/kernel`."""
   return path.partition("/")[2]
 
 
 def put_in_backbone(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """`params/stem/...` -> `params/backbone/stem/...`."""
+  """Converts `params/stem/...` to `params/backbone/stem/...`."""
   return {
     path.replace("/", "/backbone/", 1): value for path, value in flat.items()
   }
 
 
 def take_backbone(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """The inverse of `put_in_backbone`; drops all other paths."""
+  """Inverts `put_in_backbone`, and drops paths outside of the backbone."""
   return {
     path.replace("/backbone/", "/", 1): value
     for path, value in flat.items()

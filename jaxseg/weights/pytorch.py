@@ -1,4 +1,4 @@
-"""Converts PyTorch state dicts into variables of our networks.
+"""Converts PyTorch state dicts into the variables of networks.
 
 `classification` and `segmentation` hold the libraries' names, `layouts` the
 order of axes, and `matching.fill` ensures that every array is used. The only
@@ -17,7 +17,7 @@ from jaxseg.weights import classification, files, paths, segmentation
 from jaxseg.weights.matching import Entry, fill, skip_predicate
 from jaxseg.weights.name_table import NameTable
 
-# Our names of arrays -> PyTorch's.
+# Names of arrays in jaxseg -> names in PyTorch.
 TORCH_NAMES = {
   "kernel": "weight",
   "scale": "weight",
@@ -132,17 +132,17 @@ def fill_from_torch(
 
   Args:
     model: The network or backbone that the state dict belongs to.
-    expected: Our paths, with those of the backbone below "backbone/", and
-      arrays or anything else with a shape and a dtype.
+    expected: Paths of the variables, those of the backbone below "backbone/",
+      and arrays or anything else with a shape and a dtype.
     state_dict: Names and tensors or NumPy arrays.
     library: The library whose names `state_dict` has, as in `from_torch`.
     label: "FILE into NETWORK", the beginning of every message.
-    is_skipped: Whether a path of ours is left out.
+    is_skipped: Function that returns whether a path is left out.
     with_head: Whether `expected` includes the head. If not, the head in
       `state_dict` is ignored.
 
   Returns:
-    Our paths and NumPy arrays of the expected shapes and dtypes.
+    Paths, and NumPy arrays of the expected shapes and dtypes.
 
   Raises:
     UserError: As in `from_torch`.

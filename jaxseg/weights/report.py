@@ -19,7 +19,7 @@ class Mismatch(NamedTuple):
 
   Attributes:
     kind: One of `KINDS`.
-    name: Path in our network, without collection. For an unexpected array,
+    name: Path in the network, without collection. For an unexpected array,
       its name in the file.
     note: Explanation in the last column of the table.
     wanted: Name that a missing array has in the library; "" for any other
@@ -33,20 +33,20 @@ class Mismatch(NamedTuple):
 
   @classmethod
   def missing(cls, path: str, wanted: str) -> "Mismatch":
-    """An array of ours that the file or its library does not have."""
+    """Reports an array of the network that the file or its library lacks."""
     note = f"needs {wanted}" if wanted else NOT_IN_LIBRARY
     return cls("missing", without_collection(path), note, wanted)
 
   @classmethod
   def unexpected(cls, name: str, shape: Sequence[int]) -> "Mismatch":
-    """An array of the file that belongs nowhere in our network."""
+    """Reports an array of the file that the network lacks."""
     return cls("unexpected", name, str(tuple(shape)))
 
   @classmethod
   def misshaped(
     cls, path: str, in_file: Sequence[int], here: Sequence[int]
   ) -> "Mismatch":
-    """An array of different shapes in the file and in our network."""
+    """Reports an array of different shapes in the file and the network."""
     note = f"file {tuple(in_file)}, here {tuple(here)}"
     return cls("mis-shaped", without_collection(path), note)
 
@@ -59,7 +59,7 @@ def print_mismatches(
   Args:
     label: "FILE into NETWORK".
     mismatches: All of them.
-    unused: Names of the file that belong to none of our paths. The most
+    unused: Names of the file that belong to no path of the network. The most
       similar one is shown next to each missing name.
   """
   shown = []
@@ -87,7 +87,7 @@ def summarise(label: str, mismatches: Sequence[Mismatch], total: int) -> str:
   Args:
     label: "FILE into NETWORK".
     mismatches: All of them.
-    total: Number of arrays of our network.
+    total: Number of arrays of the network.
   """
   kinds = [row.kind for row in mismatches]
   counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in KINDS)

@@ -1,4 +1,4 @@
-"""Small folders of images and masks, and configs that read them."""
+"""Fixtures: small folders of images and masks, and their configurations."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from jaxseg.config import with_data
 
 @pytest.fixture
 def write():
-  """Writes one array as an image file."""
+  """Returns a function that writes an array as an image file."""
 
   def write(path: Path, array: np.ndarray, **options) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +23,10 @@ def write():
 
 @pytest.fixture
 def folder(tmp_path, write):
-  """Makes `images/` and `masks/` with three classes; returns their folder."""
+  """Returns a function that writes a folder of images and masks.
+
+  The folder has `images/` and `masks/` with three classes and ignored pixels.
+  """
 
   def make(counts=None, *, root="set", sizes=((20, 24),), classes=3):
     counts = {"train": 5, "val": 3} if counts is None else counts
@@ -47,7 +50,7 @@ def folder(tmp_path, write):
 
 @pytest.fixture
 def configure(tmp_path):
-  """The base config for a data set on a small canvas."""
+  """Returns a function that makes a configuration with a small canvas."""
 
   def configure(path="", name="folder", loader="resident", **fields):
     config = with_data(name)

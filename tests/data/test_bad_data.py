@@ -1,4 +1,4 @@
-"""Everything wrong with data ends in one line that says what to do."""
+"""Bad data is refused in one line that names the problem and the fix."""
 
 import shutil
 
@@ -11,7 +11,7 @@ from jaxseg.errors import UserError
 
 
 def refused(config) -> str:
-  """Returns the line that `data.open` refuses with."""
+  """Returns the error of `data.open`, which is one line."""
   with pytest.raises(UserError) as caught:
     data.open(config)
   line = str(caught.value)
@@ -26,7 +26,7 @@ def assert_says(line: str, *words: str):
 
 @pytest.fixture
 def mask(folder):
-  """A good folder and the path of one of its masks."""
+  """Returns a valid folder and the path of one of its masks."""
   root = folder()
   return root, root / "masks/train/n02.png"
 
@@ -47,7 +47,7 @@ def test_missing_path(configure, tmp_path):
 @pytest.mark.parametrize(
   "name, wanted", [("folder", "images/"), ("camvid", "train.txt")]
 )
-def test_other_layout(configure, tmp_path, name, wanted):
+def test_folder_of_another_layout(configure, tmp_path, name, wanted):
   (tmp_path / "set/photos").mkdir(parents=True)
   line = refused(configure(tmp_path / "set", name))
   assert_says(line, "holds photos", "expected", wanted)
@@ -153,7 +153,7 @@ def test_ids_out_of_range(mask, configure, write):
   assert_says(line, "--config.data.label_map='{7: 255, 38: 255}'")
 
 
-def test_offered_line_keeps_the_map_in_use(mask, configure, write):
+def test_proposed_label_map_extends_the_given_one(mask, configure, write):
   root, path = mask
   write(path, np.full((20, 24), 38, np.uint8))
   names = ("a", "b", "c")
@@ -197,7 +197,7 @@ def test_scattered_ids(folder, configure, write):
   assert len(dataset.class_names) == 2
 
 
-def test_nothing_to_learn(folder, configure, write):
+def test_masks_of_a_single_class(folder, configure, write):
   root = folder()
   for path in root.glob("masks/*/*.png"):
     write(path, np.zeros((20, 24), np.uint8))
@@ -271,13 +271,13 @@ def test_truncated_file(mask, configure, loader, suffix, part):
   assert not list((root.parent / "prepared").glob("*/*"))
 
 
-def test_no_image_at_all(mask, configure):
+def test_mask_that_is_no_image(mask, configure):
   root, path = mask
   path.write_text("not a picture")
   assert_says(refused(configure(root)), "n02.png: cannot be read")
 
 
-def test_camvid_list(configure, folder, tmp_path):
+def test_bad_camvid_lists(configure, folder, tmp_path):
   root = tmp_path / "camvid"
   root.mkdir()
   (root / "train.txt").write_text("train/a.png\n")

@@ -1,4 +1,4 @@
-"""Median-frequency balancing: by hand, from a folder, and near CamVid's."""
+"""Median-frequency balancing: by hand, of a folder, and of CamVid."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid"
 
 
 def test_by_hand():
-  """Shares 1/2, 1/4 and 1/10 of the images that hold each class."""
+  """Classes cover 1/2, 1/4 and 1/10 of the images that contain them."""
   counts = {
     0: IdCount(pixels=100, masks=2, area=200, first="a"),
     1: IdCount(pixels=50, masks=2, area=200, first="a"),
@@ -28,7 +28,7 @@ def test_by_hand():
 @pytest.mark.parametrize("loader", ["tfdata", "resident"])
 def test_from_the_masks_of_the_training_split(folder, configure, write, loader):
   root = folder({"train": 4, "val": 2})
-  # One that holds a single class, another a single void pixel besides.
+  # One mask has a single class; another has two and an ignored pixel.
   mask = np.zeros((20, 24), np.uint8)
   write(root / "masks/train/n00.png", mask)
   mask[:10], mask[19, 23] = 2, 255
@@ -46,8 +46,8 @@ def test_from_the_masks_of_the_training_split(folder, configure, write, loader):
 
 
 @pytest.mark.data
-def test_near_the_published_weights_of_camvid(configure):
-  """They stem from other masks: signs, above all, were counted otherwise."""
+def test_weights_of_camvid_are_near_the_published_ones(configure):
+  """The published ones count other masks, which differ most in the signs."""
   if not CAMVID.exists():
     pytest.skip(f"no {CAMVID}")
   config = configure(CAMVID, name="camvid", canvas=(360, 480))

@@ -1,4 +1,4 @@
-"""Preparing: once, completely or not at all, and never over other data."""
+"""A data set is prepared once, completely or not at all, beside others."""
 
 import errno
 import json
@@ -54,7 +54,7 @@ def test_metadata(folder, configure, tmp_path):
   np.testing.assert_array_equal(dataset.class_pixels("val"), pixels[:3])
 
 
-def test_settings_and_changes_get_their_own_set(
+def test_other_settings_or_files_have_a_set_of_their_own(
   folder, configure, tmp_path, write
 ):
   root = folder()
@@ -80,7 +80,7 @@ def test_settings_and_changes_get_their_own_set(
 
 
 class Interrupted(BaseException):
-  """Stands for Ctrl-C, which pytest would take for its own."""
+  """Replaces KeyboardInterrupt, which would stop pytest itself."""
 
 
 @pytest.mark.parametrize("error", [Interrupted(), RuntimeError("broken")])
@@ -110,7 +110,7 @@ def test_interrupted_preparation(
 
 
 def test_killed_preparation(folder, configure, tmp_path):
-  """kill -9 while writing: the next run clears up and starts over."""
+  """After kill -9, the next run deletes the remains and prepares again."""
   root = folder()
   config = configure(root, loader="tfdata")
   program = f"""
@@ -150,7 +150,7 @@ def test_half_deleted_set_is_prepared_again(folder, configure, tmp_path):
 def test_two_processes_may_prepare_at_once(
   folder, configure, tmp_path, monkeypatch
 ):
-  """The slower one finds the set there and takes it."""
+  """The slower process uses the set that the faster one has prepared."""
   config = configure(folder(), loader="tfdata")
   publish = builders._publish
 
@@ -177,7 +177,7 @@ def test_full_disk(folder, configure, tmp_path, monkeypatch):
   assert prepared_sets(tmp_path) == []
 
 
-def test_unwritable_place(folder, configure, tmp_path):
+def test_unwritable_folder(folder, configure, tmp_path):
   config = configure(folder(), loader="tfdata")
   (tmp_path / "file").write_text("")
   config.data.prepared = str(tmp_path / "file")

@@ -1,4 +1,4 @@
-"""What an open data set knows, and the layouts it accepts."""
+"""Attributes of an open data set, and the layouts of files it accepts."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from jaxseg.data import shapes
 from jaxseg.data.datasets import DATASETS, voc_palette
 
 
-def test_folder_is_discovered(folder, configure, capsys):
+def test_attributes_of_a_folder(folder, configure, capsys):
   dataset = data.open(configure(folder()))
   assert dataset.class_names == ("class_0", "class_1", "class_2")
   assert dataset.palette == voc_palette(3)
@@ -35,14 +35,14 @@ def test_shapes(configure, monkeypatch):
   assert dataset.example_name("val", 3) == "shapes/val/3"
 
 
-def test_test_stands_in_for_val(folder, configure, capsys):
+def test_split_test_replaces_a_missing_val(folder, configure, capsys):
   root = folder({"train": 3, "test": 2})
   dataset = data.open(configure(root))
   assert dataset.eval_split == "test"
   assert "no split 'val'; evaluating on 'test'" in capsys.readouterr().err
 
 
-def test_any_split_names(folder, configure):
+def test_splits_may_have_any_name(folder, configure):
   root = folder({"training": 3, "validation": 2})
   fields = {"train_split": "training", "eval_split": "validation"}
   dataset = data.open(configure(root, **fields))
@@ -60,7 +60,7 @@ def test_automatic_split(folder, configure, split):
   }
   assert len(names["train"]) == 16 and len(names["val"]) == 4
   assert not set(names["train"]) & set(names["val"])
-  # The names alone decide: not the seed, not the place.
+  # The split depends on the names alone, not on the seed or the folder.
   config.seed = 7
   again = data.open(config)
   config = configure(root.rename(root.with_name("moved")), val_fraction=0.2)
@@ -68,13 +68,13 @@ def test_automatic_split(folder, configure, split):
     assert [other.example_name("val", i) for i in range(4)] == names["val"]
 
 
-def test_classes_absent_from_training_are_known(folder, configure):
+def test_classes_absent_from_training_are_listed(folder, configure):
   names = ("a", "b", "c", "never")
   dataset = data.open(configure(folder(), class_names=names))
   assert dataset.absent_classes() == ("never",)
 
 
-def test_users_names_colours_and_ids(folder, configure):
+def test_given_names_colours_and_ids(folder, configure):
   config = configure(
     folder(),
     class_names=("a", "b"),
@@ -90,18 +90,19 @@ def test_users_names_colours_and_ids(folder, configure):
   assert dataset.class_pixels("train").sum() < 5 * 20 * 24
 
 
-def test_binary_masks_with_the_offered_line(folder, configure, write):
+def test_binary_masks_with_the_proposed_label_map(folder, configure, write):
   root = folder(classes=2)
   for path in root.glob("masks/*/*.png"):
     write(path, 255 * np.eye(20, 24, dtype=np.uint8))
   dataset = data.open(configure(root, label_map="{255: 1}"))
   assert dataset.class_names == ("class_0", "class_1")
   batch = next(dataset.train_batches())
-  assert set(np.unique(batch["label"])) == {0, 1, 255}  # 255 is the canvas
+  # The rest of the canvas has the ignore label.
+  assert set(np.unique(batch["label"])) == {0, 1, 255}
 
 
 def camvid(folder, write, tmp_path):
-  """Two train and one val pair in the tutorial's folders."""
+  """Writes two train pairs and one val pair in the tutorial's folders."""
   for split, count in (("train", 2), ("val", 1)):
     for i in range(count):
       image = np.full((36, 48, 3), 7 * i, np.uint8)
@@ -115,7 +116,8 @@ def camvid(folder, write, tmp_path):
 @pytest.mark.parametrize("listed", [False, True])
 def test_camvid_layouts(folder, configure, write, tmp_path, listed):
   root = camvid(folder, write, tmp_path)
-  if listed:  # as the tutorial wrote them: paths inside the author's container
+  if listed:
+    # The tutorial's lists have the paths of its author's machine.
     for split, count in (("train", 2), ("val", 1)):
       lines = [
         f"/SegNet/CamVid/{split}/{i}.png /SegNet/CamVid/{split}annot/{i}.png"

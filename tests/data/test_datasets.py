@@ -1,4 +1,4 @@
-"""Tables of the data sets against their publications."""
+"""The tables of the data sets equal their publications."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_specs_are_consistent(name):
 
 
 def test_camvid_weights_are_median_frequency():
-  """The median class has weight 1 in that scheme, or two classes enclose 1."""
+  """The class of median frequency has weight 1, so the others enclose 1."""
   weights = np.sort(DATASETS["camvid"].class_weights)
   assert len(weights) == 11
   assert weights[4] < 1 < weights[6]

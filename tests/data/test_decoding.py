@@ -1,4 +1,4 @@
-"""Files of every kind: images upright and RGB, masks untouched."""
+"""Images of every kind are read upright and as RGB, masks as stored ids."""
 
 import struct
 import zlib
@@ -12,7 +12,7 @@ from jaxseg.errors import UserError
 
 
 def narrow_png(path, ids: np.ndarray, bits: int) -> None:
-  """Writes a grey PNG of 2 or 4 bits a pixel, which Pillow cannot."""
+  """Writes a grey PNG of 2 or 4 bits a pixel, which Pillow cannot write."""
 
   def chunk(kind, body):
     crc = zlib.crc32(kind + body)
@@ -87,7 +87,7 @@ def test_float_image_is_refused(tmp_path):
     read_image(tmp_path / "image.tif")
 
 
-# What the viewer must do for each EXIF orientation (TIFF 6.0, tag 274).
+# Maps an EXIF orientation (TIFF 6.0, tag 274) to what makes the image upright.
 UPRIGHT = {
   1: lambda x: x,
   2: lambda x: x[:, ::-1],

@@ -1,4 +1,4 @@
-"""The membrane challenge: layout, labels, and what is held out."""
+"""The membranes of ISBI 2012: layout, labels and the validation split."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def _config(path, loader="resident"):
 
 
 def _stack(root: Path, count: int) -> Path:
-  """Grey sections; section i is i everywhere, its left half membrane."""
+  """Writes sections of the grey value of their number, half of it membrane."""
   label = np.full((16, 16), 255, np.uint8)
   label[:, :8] = 0
   for kind in ("image", "label"):
@@ -60,7 +60,7 @@ def test_the_real_stack():
   assert dataset.splits["val"] == 6
   pixels = sum(dataset.class_pixels(s) for s in ("train", "val"))
   assert pixels.sum() == 30 * 512 * 512
-  # 22 % membrane, published with the copy.
+  # The README of the data says 22 % membrane.
   assert pixels[0] / pixels.sum() == pytest.approx(0.22, abs=0.005)
   images = np.concatenate(
     [

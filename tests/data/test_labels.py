@@ -1,4 +1,4 @@
-"""The label map: how it is written, read and applied."""
+"""The label map is parsed, formatted and applied."""
 
 import numpy as np
 import pytest

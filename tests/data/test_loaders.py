@@ -1,4 +1,4 @@
-"""Both loaders: the same batches, the same order, the same resuming."""
+"""Both loaders yield the same batches in the same order, also resumed."""
 
 import itertools
 import subprocess
@@ -18,7 +18,10 @@ SIZES = ((20, 24), (16, 16), (7, 9), (40, 12))
 
 @pytest.fixture
 def both_loaders(folder, configure):
-  """Opens the same folder with each loader; 7 train and 3 val examples."""
+  """Returns a function that opens one folder with each loader.
+
+  The folder has 7 train and 3 val examples.
+  """
   root = folder({"train": 7, "val": 3}, sizes=SIZES)
 
   def open_both(*, batch_size=4, eval_canvas=()):
@@ -35,7 +38,7 @@ def both_loaders(folder, configure):
 
 @pytest.fixture
 def opened(both_loaders):
-  """One data set for each loader."""
+  """Returns the data set of each loader."""
   return both_loaders()
 
 
@@ -61,8 +64,8 @@ def test_loaders_agree_and_resume(opened):
     assert_same(resumed, whole[loader][4:])
 
 
-def test_batches_follow_the_law(folder, opened):
-  """Stream position p is permutation(fold_in(key(seed), p // n), n)[p % n]."""
+def test_order_equals_its_definition(folder, opened):
+  """Position p has permutation(fold_in(key(seed), p // n), n)[p % n]."""
   dataset = opened["resident"]
   batches = take(dataset.train_batches(), 4)
   found = np.concatenate([batch["index"] for batch in batches])
@@ -86,7 +89,7 @@ def test_batches_follow_the_law(folder, opened):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_processes_concatenate(opened, loader):
+def test_parts_of_processes_join_to_the_whole(opened, loader):
   dataset = opened[loader]
 
   def joined(make):
@@ -130,7 +133,7 @@ def test_evaluation_canvas(both_loaders):
   np.testing.assert_array_equal(both[0][0]["size"][0], [40, 12])  # not shrunk
 
 
-def test_resuming_reads_nothing_of_the_past(opened, monkeypatch):
+def test_resuming_computes_no_earlier_batch(opened, monkeypatch):
   asked = []
 
   def spy(step, n, seed, share):
@@ -190,8 +193,8 @@ def test_shapes_from_both_loaders(configure, monkeypatch):
   np.testing.assert_array_equal(both[0][-1]["label"][2], label)
 
 
-def test_tfdata_ends_in_silence(folder, tmp_path):
-  """Threads that still read ahead must not complain when the program ends."""
+def test_tfdata_exits_without_errors(folder, tmp_path):
+  """Threads that read ahead print no error when the program ends."""
   program = f"""
 from jaxseg import data
 from jaxseg.config import with_data
@@ -213,7 +216,7 @@ next(others)
 
 
 def test_resident_needs_no_tensorflow(folder, tmp_path):
-  """In a process where neither TensorFlow nor ArrayRecord can be imported."""
+  """It works where neither TensorFlow nor ArrayRecord can be imported."""
   program = f"""
 import sys
 for name in ("tensorflow", "tensorflow_datasets", "array_record"):

@@ -1,4 +1,4 @@
-"""The order of training examples: its law, stated with numpy and jax.random."""
+"""The order of examples equals its definition with jax.random."""
 
 import jax
 import numpy as np
@@ -9,12 +9,13 @@ from jaxseg.errors import UserError
 
 
 def law(position: int, n: int, seed: int) -> int:
+  """Returns the index of the example at a position of the stream."""
   key = jax.random.fold_in(jax.random.key(seed), position // n)
   return int(jax.random.permutation(key, n)[position % n])
 
 
 @pytest.mark.parametrize("n, batch_size", [(7, 4), (3, 8), (5, 5), (1, 3)])
-def test_order_is_the_law(n, batch_size):
+def test_order_equals_its_definition(n, batch_size):
   share = order.Share("train.batch_size", batch_size)
   for step in (0, 1, 2, 9):
     found = order.train_indices(step, n, 3, share)

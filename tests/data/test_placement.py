@@ -1,4 +1,4 @@
-"""Placement on the canvas against a plain float64 computation."""
+"""Placement on the canvas equals a computation in float64."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,10 @@ def example(height, width):
 
 
 def triangle(old: int, new: int) -> np.ndarray:
-  """Rows of an antialiased linear resize: a triangle of width 2 old / new."""
+  """Returns the `[new, old]` matrix of an antialiased linear resize.
+
+  Each row is a triangle of width 2 old / new.
+  """
   scale = old / new
   centre = (np.arange(new)[:, None] + 0.5) * scale
   distance = np.abs(np.arange(old) + 0.5 - centre) / scale

@@ -1,4 +1,4 @@
-"""CamVid and the Weizmann horses: counts and shares known beforehand."""
+"""CamVid and the Weizmann horses have their published counts and shares."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ pytestmark = [
   pytest.mark.skipif(not SHARED.is_dir(), reason=f"no {SHARED}"),
 ]
 
-# Label shares of train + val + test, published with the copy, to 3 digits.
+# Shares of the classes in all splits, from the README of the data.
 CAMVID_SHARES = (
   0.158,
   0.241,
@@ -47,7 +47,7 @@ def test_camvid(configure):
 
 @pytest.mark.parametrize("loader", ["tfdata", "resident"])
 def test_horses(configure, loader, capsys):
-  """A folder with train and test only; sizes 211x170 to 1280x960."""
+  """The splits are train and test; images have 211x170 to 1280x960 pixels."""
   config = configure(SHARED / "weizmann_horse", loader=loader)
   config.data.canvas = (96, 96)
   dataset = data.open(config)

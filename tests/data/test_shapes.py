@@ -1,4 +1,4 @@
-"""The embedded data set: repeatable, varied, and blind to colour."""
+"""`shapes` is repeatable and varied, and classes share their colours."""
 
 import hashlib
 import itertools
@@ -18,7 +18,7 @@ SOME = [("train", 0), ("train", 1999), ("val", 0), ("val", 17)]
 
 @pytest.fixture(scope="module")
 def drawn():
-  """1000 training and all validation examples: images, labels."""
+  """Returns images and labels of 1000 training and all validation examples."""
   return {
     split: tuple(
       np.stack(arrays)
@@ -51,7 +51,7 @@ def test_interface():
     assert set(np.unique(label)) <= {*range(NUM_CLASSES), IGNORE}
 
 
-def test_another_process_draws_the_same_in_another_order():
+def test_examples_depend_on_split_and_index_alone():
   code = (
     "import hashlib\n"
     "from jaxseg.data import shapes\n"
@@ -74,7 +74,7 @@ def test_no_two_examples_are_the_same(drawn):
 
 
 @pytest.mark.parametrize("split", shapes.SPLIT_SIZES)
-def test_every_class_is_there(drawn, split):
+def test_every_class_is_frequent(drawn, split):
   labels = drawn[split][1]
   for k in range(NUM_CLASSES):
     assert (labels == k).any((1, 2)).mean() > 0.25, shapes.CLASS_NAMES[k]
@@ -82,7 +82,7 @@ def test_every_class_is_there(drawn, split):
 
 
 def test_every_border_is_ignored(drawn):
-  """No two classes touch: an ignored pixel stands between them."""
+  """Ignored pixels separate any two classes."""
   labels = np.concatenate([labels for _, labels in drawn.values()])
   for axis in (1, 2):
     a, b = np.split(labels, [1], axis)[1], np.split(labels, [-1], axis)[0]
@@ -91,7 +91,7 @@ def test_every_border_is_ignored(drawn):
 
 
 def _areas(label: np.ndarray, k: int) -> list[int]:
-  """Pixels of each connected region of class `k`."""
+  """Returns the number of pixels of each connected region of class `k`."""
   left = set(zip(*(a.tolist() for a in np.nonzero(label == k)), strict=True))
   areas = []
   while left:
@@ -107,7 +107,10 @@ def _areas(label: np.ndarray, k: int) -> list[int]:
 
 
 def test_sizes_span_a_factor_of_eight(drawn):
-  """Of the side, so 64 of the area; slivers and one in 50 do not count."""
+  """The sides do, so areas span a factor of 64.
+
+  Regions of fewer than 9 pixels and 2 % at either end are left out.
+  """
   areas = [
     area
     for label, k in itertools.product(drawn["val"][1], range(1, NUM_CLASSES))
@@ -118,10 +121,10 @@ def test_sizes_span_a_factor_of_eight(drawn):
   assert (high / low) ** 0.5 >= 8
 
 
-def test_colours_of_all_plain_figures_are_alike(drawn):
-  """Total variation between their colour histograms, 64 cells.
+def test_plain_figures_have_the_same_colours(drawn):
+  """The total variation between histograms of 64 colours is small.
 
-  Textured figures show two colours each, so only the plain ones compare.
+  Textured figures have two colours each, so only plain ones are compared.
   """
   images, labels = drawn["train"]
   cells = (images // 64).astype(int) @ (16, 4, 1)

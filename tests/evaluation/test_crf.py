@@ -1,4 +1,4 @@
-"""A dense CRF after any network: in predictions, scores and command lines."""
+"""A dense CRF refines the predictions and the scores of a network."""
 
 import dataclasses
 
@@ -16,13 +16,13 @@ from jaxseg.layers.crf_settings import CRF, SETTINGS, parse
 from jaxseg.layers.dense_crf import mean_field
 from jaxseg.tasks.segmentation import Segmentation
 
-# Exact, for a quick compilation.
+# The exact filter compiles quickly.
 TEXT = "deeplab_v1,iterations=2,bilateral_std=4,colour_std=40,filter=exact"
 NAMES = ("dark", "light")
 
 
 class Pixelwise(nn.Module):
-  """Dark and light pixels, by a 1x1 convolution."""
+  """Classifies pixels as dark or light by a 1x1 convolution."""
 
   @nn.compact
   def __call__(self, image, *, train):
@@ -32,7 +32,7 @@ class Pixelwise(nn.Module):
 
 
 class Classifier(nn.Module):
-  """One row of scores an image."""
+  """Classifies whole images: one row of logits per image."""
 
   @nn.compact
   def __call__(self, image, *, train):
@@ -62,7 +62,7 @@ def images(n=2, size=(7, 9)):
   return jnp.asarray(rng.integers(0, 256, (n, *size, 3), np.uint8))
 
 
-def test_off_by_default():
+def test_there_is_none_by_default():
   assert configs.base().eval.crf == ""
   assert inference.create(configs.base()).crf is None
 
@@ -79,18 +79,18 @@ def test_logits_are_those_of_mean_field_on_the_bytes():
   assert not np.allclose(got, jax.nn.log_softmax(logits), atol=1e-2)
 
 
-def test_after_averaging_over_views():
+def test_it_refines_the_average_over_views():
   how, model, variables = setup()
   image = images()
   plain = logits_of(how, model, variables, image)
-  # A 1x1 convolution sees the same in the mirror.
+  # The mirrored image has the same logits, because the convolution is 1x1.
   how = dataclasses.replace(how, flip=True)
   mirrored = logits_of(how, model, variables, image)
   np.testing.assert_allclose(mirrored, plain, atol=1e-4)
 
 
 def test_a_mesh_scores_what_one_device_scores():
-  """Eight devices, an image each."""
+  """Each of eight devices has one image."""
   how, model, variables = setup()
   image = images(n=8)
   label = jnp.asarray(np.random.default_rng(1).integers(0, 2, (8, 7, 9)))
@@ -106,19 +106,19 @@ def test_a_mesh_scores_what_one_device_scores():
   np.testing.assert_allclose(many["loss_sum"], one["loss_sum"], rtol=1e-5)
 
 
-def test_it_is_told():
+def test_its_settings_are_reported():
   how, _, _ = setup("deeplab_v2,iterations=7")
   assert how.crf.bilateral_std == SETTINGS["deeplab_v2"].bilateral_std
   assert "iterations=7" in str(how) and "bilateral_std=67" in str(how)
   assert "CRF" not in str(inference.Inference())
 
 
-def test_a_bad_text_fails_before_anything_runs():
+def test_an_unknown_name_is_refused():
   with pytest.raises(UserError, match="did you mean 'deeplab_v2'"):
     setup("deplab_v2")
 
 
-def test_a_classifier_has_no_pixels():
+def test_a_classifier_of_images_is_refused():
   how, model, variables = setup(model=Classifier())
   with pytest.raises(UserError, match="eval.crf is for networks that label"):
     logits_of(how, model, variables, images())

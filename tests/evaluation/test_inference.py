@@ -1,4 +1,4 @@
-"""Laws of the ways to apply a network."""
+"""Networks applied whole, in windows, at several scales and mirrored."""
 
 import functools
 
@@ -26,7 +26,7 @@ CLASSES = 3
 
 
 class Convolution(nn.Module):
-  """One k x k convolution: sees k // 2 pixels around each."""
+  """A k x k convolution, which reads k // 2 pixels on each side."""
 
   kernel_size: int = 3
 
@@ -69,7 +69,7 @@ def test_whole_is_the_network():
 
 
 @pytest.mark.parametrize("window", [(12, 17), (20, 17), (16, 32)])
-def test_one_window_over_everything_is_whole(window):
+def test_one_window_over_the_image_is_the_whole_image(window):
   model, variables, image = setup()
   np.testing.assert_allclose(
     run(model, variables, image, mode="sliding", window=window),
@@ -78,8 +78,8 @@ def test_one_window_over_everything_is_whole(window):
   )
 
 
-def test_windows_of_a_pixelwise_network_change_nothing():
-  """Any windows will do where the surroundings do not matter."""
+def test_windows_do_not_change_a_pixelwise_network():
+  """Windows make no difference to a 1x1 convolution."""
   model, variables, image = setup(kernel_size=1)
   for window, stride in (((5, 6), 0.3), ((12, 4), 1.0), ((3, 30), 2 / 3)):
     got = run(
@@ -92,7 +92,7 @@ def test_windows_of_a_pixelwise_network_change_nothing():
 
 @pytest.mark.parametrize("stride", [0.5, 2 / 3])
 def test_windows_average_probabilities(stride):
-  """Against a plain loop over windows in NumPy."""
+  """The result equals a loop over windows in NumPy."""
   model, variables, image = setup(size=(13, 18))
   window = (6, 8)
   total, seen = np.zeros((2, 13, 18, CLASSES)), np.zeros((13, 18, 1))
@@ -120,14 +120,14 @@ def test_windows_cover_every_pixel_and_end_at_the_end(size, stride):
   assert np.diff(starts).max(initial=0) <= window
 
 
-def test_half_scale_alone_sees_half_the_image():
-  """One scale: the network's logits, resized by torch's bilinear rule."""
+def test_a_single_scale_resizes_image_and_logits():
+  """With a single scale, logits are resized by torch's bilinear rule."""
   model, variables, image = setup(kernel_size=1, size=(12, 16))
   got = run(model, variables, image, scales=(0.5,))
   # Half-pixel bilinear at 1/2 is the mean of 2 x 2 pixels.
   half = np.asarray(image).reshape(2, 6, 2, 8, 2, 3).mean(axis=(2, 4))
   half = whole(model, variables, jnp.asarray(half))
-  # At 2 it mixes neighbours 3:1, clamped at the border.
+  # At 2 it weights neighbours 3:1 and repeats the border.
   up = half
   for axis in (1, 2):
     n = up.shape[axis]
@@ -150,7 +150,7 @@ def test_scales_and_mirror_average_probabilities():
   np.testing.assert_allclose(softmax(got), np.mean(views, axis=0), atol=1e-6)
 
 
-def test_flip_makes_it_symmetric():
+def test_flip_makes_the_prediction_symmetric():
   model, variables, image = setup(size=(12, 16))
   # Windows of 8 every 4 columns: the mirrored grid is the same.
   how = {"mode": "sliding", "window": (12, 8), "stride": 0.5, "flip": True}
@@ -175,7 +175,7 @@ def test_a_classifier_is_not_applied_in_windows():
     run(Classifier(), {}, image, mode="sliding", window=(6, 6), **how)
 
 
-def test_impossible_class_stays_finite():
+def test_logits_of_an_impossible_class_are_finite():
   """A probability that underflows to 0 has a finite logarithm."""
   model, variables, image = setup()
   variables = jax.tree.map(lambda x: 1e4 * x, variables)
@@ -202,7 +202,7 @@ def test_prediction_normalises_bytes():
 def test_ids_at_another_size_are_those_of_resized_logits(
   size, stripe, monkeypatch
 ):
-  """Whatever the stripes; against the layer, which equals torch's."""
+  """The result equals `resize_bilinear` for stripes of any size."""
   monkeypatch.setattr(inference, "STRIPE", stripe)
   logits = np.random.default_rng(0).normal(size=(9, 7, 4)).astype(np.float32)
   resized = resize_bilinear(
@@ -213,7 +213,7 @@ def test_ids_at_another_size_are_those_of_resized_logits(
   np.testing.assert_array_equal(got, np.asarray(resized).argmax(axis=-1))
 
 
-def test_many_classes_need_wide_ids():
+def test_more_than_256_classes_have_16_bit_ids():
   logits = np.zeros((2, 3, 300), np.float32)
   logits[..., 299] = 1
   for size in ((2, 3), (4, 4)):
@@ -246,7 +246,7 @@ def test_bad_fields_are_named(fields, words):
 
 
 class Dropped(nn.Module):
-  """A network with dropout: the mean colour, or nothing of it."""
+  """A network that applies dropout to the image."""
 
   @nn.compact
   def __call__(self, image, *, train):
@@ -255,7 +255,7 @@ class Dropped(nn.Module):
 
 
 def test_dropout_samples_average_probabilities():
-  """Of many networks: each channel is doubled or dropped, half the time."""
+  """Dropout doubles or drops a channel, each with probability 1/2."""
   image = jnp.asarray([[[[1.0, 0.0, 0.0]]]])
   scores = run(Dropped(), {}, image, dropout_samples=400)
   drawn = [softmax(np.array([x, 0, 0]))[0] for x in (0.0, 2.0)]

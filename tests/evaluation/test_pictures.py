@@ -1,4 +1,4 @@
-"""Files come back as they were written; sheets are worth opening."""
+"""Pictures: indexed PNGs, overlays, and sheets of truth and prediction."""
 
 import numpy as np
 from PIL import Image

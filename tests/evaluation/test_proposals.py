@@ -1,4 +1,4 @@
-"""Inference over boxes: maxima, resizing and refusals."""
+"""Inference over boxes: resizing, maxima, and refused boxes."""
 
 import functools
 
@@ -19,7 +19,7 @@ from jaxseg.layers.resize import resize_bilinear
 
 
 class Echo(nn.Module):
-  """Scores that are the image itself: what is put back can be predicted."""
+  """A network whose logits are the image itself."""
 
   @nn.compact
   def __call__(self, image, *, train):
@@ -32,7 +32,7 @@ def _image(size=(30, 40), seed=0):
   return jnp.asarray(rng.standard_normal((*size, 3)), jnp.float32)
 
 
-def test_a_box_of_the_whole_image_is_resizing_forth_and_back():
+def test_a_box_of_the_whole_image_resizes_there_and_back():
   image = _image()
   out = score_proposals(
     Echo(), {}, image, np.float32([[0, 0, 30, 40]]), side=24
@@ -42,19 +42,19 @@ def test_a_box_of_the_whole_image_is_resizing_forth_and_back():
   np.testing.assert_allclose(out, back, atol=1e-5)
 
 
-def test_a_box_of_the_networks_size_is_the_plain_crop():
+def test_a_box_of_the_networks_size_is_not_resized():
   image = _image()
   boxes = np.float32([[3, 5, 19, 21]])
   out = np.asarray(score_proposals(Echo(), {}, image, boxes, side=16))
   np.testing.assert_allclose(out[3:19, 5:21], image[3:19, 5:21], atol=1e-5)
-  # What no box covers scores zero.
+  # Pixels that no box covers have zeros.
   covered = np.zeros((30, 40), bool)
   covered[3:19, 5:21] = True
   np.testing.assert_array_equal(out[~covered], 0)
 
 
 def test_overlapping_boxes_give_the_maximum():
-  """Also where the last batch is filled up, and where scores are negative."""
+  """The last batch is padded, and all logits are negative."""
   image = _image() - 10
   boxes = np.float32([[0, 0, 20, 30], [4, 2, 28, 26], [5.5, 8.25, 30, 40]])
   run = functools.partial(

@@ -19,7 +19,7 @@ IGNORE = 255
 
 
 class Pixelwise(nn.Module):
-  """A 1x1 convolution."""
+  """A network of one 1x1 convolution."""
 
   @nn.compact
   def __call__(self, image, *, train):
@@ -51,7 +51,7 @@ def split(n=11, size=(6, 9), seed=0):
 
 
 def batches(image, label, batch_size):
-  """The data contract: the last batch is filled with ignored examples."""
+  """Yields batches like a data set; ignored examples fill the last one."""
   n = len(image)
   for start in range(0, n, batch_size):
     part = np.s_[start : start + batch_size]
@@ -66,7 +66,7 @@ def batches(image, label, batch_size):
 
 
 def plain(variables, image, label):
-  """Everything in float64 NumPy, one pixel after another."""
+  """Returns the scores, computed pixel by pixel in float64."""
   dense = variables["params"]["dense"]
   x = (image / 255 - 0.5) / 0.25
   logits = x @ np.asarray(dense["kernel"], np.float64) + dense["bias"]
@@ -97,7 +97,7 @@ def plain(variables, image, label):
 
 
 def scored(model, variables, batches, task=TASK):
-  """Scores of all batches, on one device."""
+  """Returns the scores of all batches, on one device."""
   count_step = scoring.make_count_step(model, task, Inference())
   return scoring.score(count_step, variables, batches, task, progress=False)
 
@@ -132,7 +132,7 @@ def test_rand_score_is_the_mean_over_the_images_at_the_best_threshold():
   assert "Rand F" in tables.format_table(scores, NAMES).splitlines()[-1]
 
 
-def test_a_mesh_changes_nothing():
+def test_a_mesh_has_the_same_scores():
   model, variables = setup()
   image, label = split()
   mesh = sharding.make_mesh()

@@ -1,4 +1,4 @@
-"""Which checkpoints are kept, and where they are."""
+"""Checkpoints: which are kept, where they are, and errors of the disk."""
 
 import os
 import sys
@@ -66,7 +66,7 @@ def test_a_lost_checkpoint_is_one_line(tmp_path):
   checkpoints.close()
 
 
-def test_directories_reach_orbax_whole(tmp_path, bucket, monkeypatch):
+def test_orbax_gets_absolute_paths_and_urls(tmp_path, bucket, monkeypatch):
   seen = []
   monkeypatch.setattr(
     ocp, "CheckpointManager", lambda directory, options: seen.append(directory)

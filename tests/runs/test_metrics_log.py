@@ -1,4 +1,4 @@
-"""metrics.jsonl continues where training does; events need a local disk."""
+"""metrics.jsonl continues with training; TensorBoard needs a local disk."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from jaxseg.runs import metrics_log
 
 @pytest.fixture(params=["local", "remote"])
 def workdir(request, tmp_path):
-  """An empty work directory on a disk and on an object store."""
+  """Returns an empty work directory on a disk or on an object store."""
   if request.param == "local":
     return tmp_path
   return request.getfixturevalue("bucket") / "run"
@@ -44,7 +44,7 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
     log.write(1, "train", {"loss": 1.0})
 
 
-def test_events_are_local(tmp_path, bucket, monkeypatch, capsys):
+def test_tensorboard_events_are_local(tmp_path, bucket, monkeypatch, capsys):
   # tensorboardX imports torch where it is installed, which takes seconds.
   monkeypatch.setitem(sys.modules, "torch", None)
   monkeypatch.chdir(tmp_path)

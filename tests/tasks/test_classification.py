@@ -6,7 +6,7 @@ import numpy as np
 from jaxseg.tasks.classification import largest_class
 
 
-def test_by_counting():
+def test_largest_class_by_hand():
   label = np.zeros((5, 4, 4), np.uint8)
   label[0, 0] = 2  # 4 pixels of class 2, 12 of background
   label[0, 1, 0] = 1

@@ -1,4 +1,4 @@
-"""The Rand F-score against its definition, by pairs of pixels."""
+"""The Rand F-score equals its definition by pairs of pixels."""
 
 import itertools
 
@@ -15,14 +15,14 @@ from jaxseg.tasks.rand_score import (
 
 
 def scored(truth, prediction):
-  """Of a row of pixels."""
+  """Returns the Rand scores of one row of pixels."""
   return jax.jit(rand_scores)(
     jnp.asarray(truth)[None], jnp.asarray(prediction)[None]
   )
 
 
 def _rand_by_pairs(truth, prediction):
-  """Of all ordered pairs of counted pixels, each pixel with itself too."""
+  """Counts ordered pairs of pixels in cells, (a, a) included."""
   at = np.flatnonzero(truth)
   together = {"truth": 0, "prediction": 0, "both": 0}
   for a, b in itertools.product(at, at):
@@ -49,14 +49,14 @@ def test_rand_scores_count_pairs():
     assert scores["rand_f"] == pytest.approx(2 / (1 / split + 1 / merge))
 
 
-def test_rand_score_ignores_numbers_and_what_lies_outside_the_truth():
+def test_numbers_of_regions_and_pixels_outside_of_cells_do_not_count():
   truth = np.array([0, 1, 1, 2, 2, 0])
   assert scored(truth, np.array([5, 9, 9, 4, 4, 9]))["rand_f"] == 1
   assert np.isnan(scored(np.zeros(3, int), np.ones(3, int))["rand_f"])
 
 
-def test_one_merger_of_two_equal_cells():
-  """Two cells of n pixels as one: merge (n^2 + n^2) / (2 n)^2 = 1/2."""
+def test_two_equal_cells_merged():
+  """Two merged cells of n pixels: merge is (n^2 + n^2) / (2 n)^2 = 1/2."""
   scores = scored(np.repeat([1, 2], 50), np.ones(100, int))
   assert scores["rand_split"] == 1
   assert scores["rand_merge"] == 0.5
@@ -67,7 +67,7 @@ def test_the_best_threshold_separates_the_cells():
   truth = np.ones((3, 9, 9), np.int32)
   truth[:, 4] = 0
   probability = np.where(truth, 0.97, 0.65)
-  # Padding: neither a cell of the truth nor a bridge of the prediction.
+  # Ignored pixels are no cell of the truth and join no cells.
   truth[:2, :, 7:] = truth[2] = 255
   scores, sections = jax.jit(
     lambda x, y: rand_f_scores(x, y, ignore_label=255)
@@ -80,7 +80,7 @@ def test_the_best_threshold_separates_the_cells():
 
 
 def test_cells_of_different_classes_are_different_cells():
-  """The prediction knows only cells: two that touch are one."""
+  """The prediction has no classes, so cells that touch are one region."""
   truth = jnp.asarray([[[1, 1, 2, 2, 0]]])
   cell = jnp.asarray([[[0.99, 0.99, 0.99, 0.99, 0.0]]])
   scores, _ = rand_f_scores(truth, cell, ignore_label=255)

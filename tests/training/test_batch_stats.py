@@ -21,7 +21,7 @@ PLAIN = Segmentation(
 
 
 class Norms(nn.Module):
-  """Three norms of the image: of two momenta, one of them asked twice."""
+  """Norms of two momenta, one of which is applied twice."""
 
   frozen: bool = False
 
@@ -66,7 +66,7 @@ def random_batches(count: int):
   ]
 
 
-def test_they_are_means_over_the_batches_whatever_the_momentum():
+def test_statistics_are_means_over_batches_at_any_momentum():
   batches = random_batches(3)
   before, after = recomputed(Norms(), batches)
   images = [(batch["image"] / 255 - 0.5) / 0.25 for batch in batches]

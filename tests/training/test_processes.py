@@ -12,7 +12,7 @@ FIELDS = (
   "--config.train.steps=3",
   "--config.train.log_every=1",
   "--config.train.eval_every=3",
-  # Dropout draws one mask over the global batch: it is part of the equality.
+  # Dropout draws one mask over the global batch, so it is the same, too.
   "--config.model.dropout_rate=0.3",
   "--config.optimizer.learning_rate=0.001",
 )

@@ -1,4 +1,4 @@
-"""An interrupted run continues as if nothing had happened, bit for bit."""
+"""An interrupted run ends with the same bits as an uninterrupted one."""
 
 import json
 import signal
@@ -70,7 +70,7 @@ def test_kill_9_and_again_equals_never_killed(
   assert whole.returncode == 0, whole.stderr
   killed = tmp_path / "killed"
   process = run_process(train_command(killed, *fields), start=True)
-  # Past the checkpoint of step 4, so that steps are taken twice.
+  # Steps after the checkpoint of step 4 are taken a second time.
   wait_for(lambda: (killed / "checkpoints" / "4").is_dir(), process)
   process.kill()
   process.communicate()

@@ -1,4 +1,4 @@
-"""What a configuration becomes before training."""
+"""The values that training builds from a configuration."""
 
 import jax
 import pytest
@@ -17,7 +17,7 @@ def config(tiny_folder):
   return c
 
 
-def test_the_record_is_completed_by_what_the_data_know(config):
+def test_the_configuration_is_completed_from_the_data_set(config):
   dataset = data.open(config)
   done = setup.completed(config, dataset)
   assert done.data.class_names == ("class_0", "class_1", "class_2")

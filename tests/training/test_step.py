@@ -1,4 +1,4 @@
-"""The pure step: the same numbers in every layout, ignored pixels ignored."""
+"""The training step: any layout of devices, ignored pixels, averages."""
 
 import functools
 
@@ -56,7 +56,8 @@ def tiny(axis_name=None) -> nn.Module:
 
 def batch(step=0):
   rng = np.random.default_rng(step)
-  # Very different numbers of valid pixels, so that averaging averages shows.
+  # Images differ in their numbers of valid pixels, so that a mean of means
+  # would be another number.
   label = rng.integers(0, CLASSES, (BATCH, SIZE, SIZE)).astype(np.uint8)
   for i in range(BATCH):
     label[i, : rng.integers(0, SIZE + 1)] = IGNORE
@@ -155,7 +156,7 @@ def one_step(changed):
 
 
 def test_labels_outside_the_valid_size_change_nothing():
-  """What lies beyond `size` is ignored, whatever is written there."""
+  """Labels beyond `size` are ignored."""
   plain = {**batch(), "size": np.full((BATCH, 2), SIZE // 2, np.int32)}
   other = {**plain, "label": plain["label"].copy()}
   other["label"][:, SIZE // 2 :] = 1
@@ -166,7 +167,7 @@ def test_labels_outside_the_valid_size_change_nothing():
 
 
 def test_adding_ignored_images_changes_no_loss_and_no_gradient():
-  """With norms frozen, so that an image cannot reach the others."""
+  """Norms are frozen, because batch statistics depend on all images."""
   model = tiny().clone(
     norm=functools.partial(models.NORMS["batch"], frozen=True),
     backbone=tiny().backbone.clone(

@@ -1,14 +1,16 @@
 """Names and fields of whole segmentation networks in third-party libraries.
 
-Each library has one file. Its `TABLES` maps our networks to the library's
+Each library has one file. Its `TABLES` maps jaxseg's networks to the library's
 names of their modules, and its `FIELDS` maps them to the fields that reproduce
-the library's network. `shared_names` holds what several libraries name alike.
+the library's network. `shared_names` holds the names that several libraries
+have in common.
 
 - `libraries` finds the library that a weight file comes from.
 - `recognition` finds the fields of the network in a file.
-- `differences` finds the fields in which our network computes something else.
+- `differences` finds the fields of a network that change the outputs for the
+  same weights.
 
-A library's network that no fields of ours reproduce is refused.
+A library's network that no fields of jaxseg reproduce is refused.
 """
 
 from jaxseg.weights.segmentation.differences import differences

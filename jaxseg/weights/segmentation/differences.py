@@ -1,4 +1,4 @@
-"""Finds fields in which our network differs from a library's network.
+"""Finds the fields in which a network differs from a library's.
 
 The weights of a library fit any network with parameters of the same shapes.
 Other fields, such as dilations or `align_corners`, change the outputs all the
@@ -39,7 +39,7 @@ def differences(network: nn.Module, library: str) -> list[str]:
     library: A library that has this network.
 
   Returns:
-    One "FIELD=LIBRARY'S VALUE (OUR VALUE here)" for each such field.
+    One "FIELD=LIBRARY'S VALUE (VALUE here)" for each such field.
   """
   reference = _library_network(network, library)
   pairs = [(network, reference, "")]
@@ -70,7 +70,7 @@ def _library_network(network: nn.Module, library: str) -> nn.Module:
 def _compared_fields(
   ours: nn.Module, theirs: nn.Module
 ) -> list[tuple[str, Any, Any]]:
-  """Returns (field, our value, their value) of fields that change outputs."""
+  """Returns (field, value, library's value) of fields that change outputs."""
   ignored = _fields_without_effect(ours) | _TRAINING_ONLY | _FIXED_BY_SHAPES
   # The output stride of a dilated network is free, because the dilations
   # follow it.
@@ -90,7 +90,7 @@ def _fields_without_effect(module: nn.Module) -> set[str]:
   """Returns the fields that the module's other fields make irrelevant."""
   ignored = set()
   if isinstance(module, UNet):
-    # milesial has both forms; the arrays in the file tell which one it is.
+    # milesial has both forms; the arrays in the file determine the form.
     ignored.add("upsample")
     if module.upsample != "transposed":
       ignored.add("act_upsampled")

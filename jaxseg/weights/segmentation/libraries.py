@@ -26,15 +26,16 @@ _FILES = {
   "milesial": milesial,
   "smp": smp,
 }
-# Library -> our network -> function that returns the library's names.
+# Library -> class of the network in jaxseg -> function that returns the
+# library's names.
 LIBRARIES: dict[str, dict[type[nn.Module], Callable[[Any], NameTable]]] = {
   name: file.TABLES for name, file in _FILES.items()
 }
-# Library -> key of `MODELS` -> our fields that reproduce its network.
+# Library -> key of `MODELS` -> fields that reproduce the library's network.
 FIELDS: dict[str, dict[str, dict[str, Any]]] = {
   name: file.FIELDS for name, file in _FILES.items()
 }
-# Our networks that some library has.
+# Classes of the networks that some library has.
 NETWORKS = tuple({kind: None for kinds in LIBRARIES.values() for kind in kinds})
 # Prefixes of names that no other library with the same networks uses.
 _PREFIXES = {
@@ -103,8 +104,8 @@ def _check_backbone(network: nn.Module, library: str) -> None:
   expected = "a plain ResNet or a VGG" if takes_vgg else "a plain ResNet"
   raise UserError(
     f"library={library!r}: its {type(network).__name__} on a "
-    f"{type(backbone).__name__} does not exist or uses other features of the "
-    f"backbone than ours; expected {expected}"
+    f"{type(backbone).__name__} does not exist, or reads other features of "
+    f"the backbone than jaxseg's; expected {expected}"
   )
 
 

@@ -12,7 +12,10 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 def unet(network: UNet) -> NameTable:
-  """Names `inc`, `down1`, ... on the way down and `up1`, ... on the way up."""
+  """Returns the names of U-Net.
+
+  The contracting path is `inc`, `down1`, ..., the expanding path `up1`, ....
+  """
   depth = len(network.features) - 1
   # Positions of the two convolutions in `double_conv`.
   position = {1: 0, 2: 3}

@@ -14,7 +14,10 @@ FIELDS: dict[str, dict[str, Any]] = {"pspnet": {}}
 
 
 def pspnet(network: PSPNet) -> NameTable:
-  """Names of PSPNet; the deep stem and each pyramid level are sequences."""
+  """Returns the names of PSPNet.
+
+  The deep stem and each level of the pyramid are sequences.
+  """
   bins = network.bins
   head = {
     **conv_norm(

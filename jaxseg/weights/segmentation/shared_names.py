@@ -1,4 +1,4 @@
-"""Names that several libraries share: backbone, ASPP and FCN's head."""
+"""Names that several libraries share: those of backbone, ASPP and FCN head."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ def table_with_backbone(
     network: The segmentation network.
     backbone_prefix: Prefix of the library's names of backbone modules.
     head: Rows for all other modules.
-    **fields: Fields of the table besides those of the backbone's.
+    **fields: Further fields of the table.
   """
   table = classification.name_table(network.backbone, "torchvision")
   fields = {"renamed": (), "kernels": {}, **fields}
@@ -61,7 +61,7 @@ def fcn_head(path: str, module: str) -> Rows:
   classifier.
 
   Args:
-    path: Our path of the head.
+    path: Path of the head in jaxseg.
     module: The library's name of the head.
   """
   return {

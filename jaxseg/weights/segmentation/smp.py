@@ -1,8 +1,8 @@
 """Networks of segmentation_models_pytorch (smp) 0.3 to 0.6.
 
 These are Unet on ResNets and VGGs, and DeepLabV3 and DeepLabV3Plus on ResNets.
-`libraries` refuses networks that no fields of ours reproduce: smp's PSPNet, and
-networks on encoders that give other features than our backbones.
+`libraries` refuses networks that no fields of jaxseg reproduce: smp's PSPNet,
+and networks on encoders that return other features than jaxseg's backbones.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from jaxseg.models.unet_backbone import UNetBackbone
 from jaxseg.weights.name_table import NameTable, conv_norm
 from jaxseg.weights.segmentation.shared_names import aspp, table_with_backbone
 
-# Fields of the backbone that differ from the defaults of our networks.
+# Fields of the backbone that differ from the paper's.
 _RESNET = {"stem": "conv7", "contract_dilation": False}
 FIELDS: dict[str, dict[str, Any]] = {
   "unet_backbone": {},
@@ -35,7 +35,10 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 def unet_backbone(network: UNetBackbone) -> NameTable:
-  """Names of Unet: five blocks from the coarsest on; VGGs have a centre."""
+  """Returns the names of Unet.
+
+  Its five blocks are numbered from the coarsest. VGGs have a centre.
+  """
   head = {
     **conv_norm(
       r"up(\d)_conv(\d)",
@@ -53,7 +56,10 @@ def unet_backbone(network: UNetBackbone) -> NameTable:
 
 
 def deeplab_v3(network: DeepLabV3) -> NameTable:
-  """Names of DeepLabV3; before smp 0.4 the decoder was a sequence."""
+  """Returns the names of DeepLabV3.
+
+  Before smp 0.4 its decoder was a sequence.
+  """
   head = {
     **aspp("decoder.aspp", separable=False),
     **conv_norm("conv", "decoder.conv", "decoder.bn"),
@@ -68,7 +74,10 @@ def deeplab_v3(network: DeepLabV3) -> NameTable:
 
 
 def deeplab_v3plus(network: DeepLabV3Plus) -> NameTable:
-  """Names of DeepLabV3Plus; separable convolutions have a single norm."""
+  """Returns the names of DeepLabV3Plus.
+
+  Its separable convolutions have a single norm.
+  """
 
   def separable(ours, theirs, norm):
     return {

@@ -1,4 +1,4 @@
-"""torchvision's (0.13 to 0.28) fcn_resnet50/101 and deeplabv3_resnet50/101."""
+"""fcn_resnet50/101 and deeplabv3_resnet50/101 of torchvision 0.13 to 0.28."""
 
 from typing import Any
 
@@ -18,14 +18,17 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 def fcn_resnet(network: FCNResNet) -> NameTable:
-  """Names of FCN and its auxiliary head."""
+  """Returns the names of FCN and its auxiliary head."""
   head = fcn_head("head", "classifier")
   head |= fcn_head("aux_head", "aux_classifier")
   return table_with_backbone(network, "backbone.", head)
 
 
 def deeplab_v3(network: DeepLabV3) -> NameTable:
-  """Names of DeepLabV3; ASPP is the first layer of the classifier."""
+  """Returns the names of DeepLabV3.
+
+  ASPP is the first layer of its classifier.
+  """
   head = {
     **aspp("classifier.0", separable=False),
     **conv_norm("conv", "classifier.1", "classifier.2"),

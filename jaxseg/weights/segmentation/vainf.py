@@ -10,7 +10,7 @@ from jaxseg.weights import layouts
 from jaxseg.weights.name_table import NameTable, conv_norm
 from jaxseg.weights.segmentation.shared_names import aspp, table_with_backbone
 
-# Fields of the backbone that differ from the defaults of our networks.
+# Fields of the backbone that differ from the paper's.
 _RESNET = {"output_stride": 16, "stem": "conv7"}
 FIELDS: dict[str, dict[str, Any]] = {
   "deeplab_v3": {
@@ -30,7 +30,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 def deeplab_v3(network: DeepLabV3) -> NameTable:
-  """torchvision's names behind one more `classifier.`."""
+  """Returns the names of DeepLabV3: torchvision's, in another `classifier.`."""
   head = {
     **aspp("classifier.classifier.0", separable=False),
     **conv_norm("conv", "classifier.classifier.1", "classifier.classifier.2"),
@@ -40,10 +40,10 @@ def deeplab_v3(network: DeepLabV3) -> NameTable:
 
 
 def deeplab_v3plus(network: DeepLabV3Plus) -> NameTable:
-  """Names of DeepLabV3+.
+  """Returns the names of DeepLabV3+.
 
-  VainF concatenates the low-level features before the others, we concatenate
-  them after the others. The input channels of `decoder1` move accordingly.
+  VainF concatenates the low-level features first, jaxseg last, so the input
+  channels of `decoder1` are reordered.
   """
   low = network.low_level_features
   head = {
