@@ -8,16 +8,16 @@ Words after the colon select a data set and further settings, for example
 
 - a preset selects the data set: a key of `DATA_PRESETS`; "shapes" if none is
   given;
-- the words of the config file, its `WORDS`: `small`, for example, is a narrow
-  network that trains within minutes;
+- the `WORDS` of the config file select variants and other recipes; `small`, for
+  example, is a narrow network that trains within minutes;
 - the name of a backbone, such as `resnet101`, replaces the paper's.
 
-A configuration without a colon has the words `shapes,small`. The words are
-kept in `words`, and the default work directory is named after them.
+A configuration without a colon has the words `shapes,small`. The field `words`
+keeps them, and the default work directory is named after them.
 
-Training fills in the fields marked "from the data set". A work directory keeps
+Training completes the fields marked "from the data set". A work directory keeps
 the completed configuration, from which every command rebuilds the network and
-its data.
+its data set.
 """
 
 from collections.abc import Sequence
@@ -204,10 +204,10 @@ def parse_words(
   """Reads the words after the colon in `--config=configs/name.py:words`.
 
   Args:
-    arg: Words separated by commas, such as "camvid,laptop". Nothing stands for
-      `DEFAULT_WORDS`, as far as the config file knows them.
-    words: Words that the config file knows besides the data presets.
-    backbones: Names of backbones that are words as well.
+    arg: Words separated by commas, such as "camvid,laptop". If it is empty, the
+      words are those of `DEFAULT_WORDS` that are known.
+    words: Words of the config file, besides data presets and backbones.
+    backbones: Names of backbones, which are words as well.
     exclusive: Groups of words of which at most one may be given.
 
   Returns:
@@ -215,7 +215,7 @@ def parse_words(
     order of `words` and `backbones`.
 
   Raises:
-    UserError: An unknown word, or words that exclude each other.
+    UserError: A word is unknown, or words exclude each other.
   """
   known = (*DATA_PRESETS, *words, *backbones)
   given = [word.strip() for word in (arg or "").split(",") if word.strip()]
@@ -242,17 +242,17 @@ def default_workdir(config: ConfigDict) -> str:
   """Returns the work directory of a run without `--workdir`.
 
   It is named after the configuration and its words, as in
-  runs/pspnet-camvid-laptop, so that two recipes never share one.
+  runs/pspnet-camvid-laptop, so that different words never share one.
   """
   words = config.words or (config.data.name,)
   return f"runs/{'-'.join((config.name, *words))}"
 
 
 class BackboneFields(ConfigDict):
-  """Fields of a backbone, whose name does not change.
+  """Fields of a backbone; the field `name` cannot be changed.
 
-  Most of the fields follow from the name. An override of the name alone would
-  build another network than both names say.
+  The other fields are those of the named backbone. With another name they would
+  describe a network that is neither of the two.
   """
 
   def __setitem__(self, key: str, value) -> None:

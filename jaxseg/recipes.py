@@ -1,10 +1,11 @@
-"""Building blocks that several files in `configs/` share.
+"""Parts of recipes that several files in `configs/` share.
 
-Each function changes a configuration in place, except `network_config`, which
-creates one. A block that one network uses stands in that network's config file.
+`network_config` creates a configuration, and every other function changes one
+in place. Settings that only one network uses are in that network's config file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
@@ -13,13 +14,13 @@ from jaxseg.backbones import BACKBONES
 from jaxseg.config import BackboneFields, parse_words, with_data
 from jaxseg.data.datasets import DATASETS
 
-# RGB mean of ImageNet in 0..255 that the Caffe networks subtract (FCN's
-# voc_layers.py; the prototxts of DeepLab and DeconvNet round it).
+# RGB mean of ImageNet in 0..255 that the Caffe networks subtract (voc_layers.py
+# of FCN; rounded in the prototxts of DeepLab and DeconvNet).
 CAFFE_MEAN = (122.67892, 116.66877, 104.00699)
 
-CAMVID_IMAGES = 367  # number of training images
-# (share of the training pixels) ** -0.4 of each class, scaled to a mean of 1
-# over the pixels: a milder balance than median frequency.
+CAMVID_IMAGES = 367  # Number of training images.
+# Class weights (share of the training pixels) ** -0.4, scaled to a mean of 1
+# over the pixels. They differ less from 1 than those of median frequency.
 CAMVID_WEIGHTS = (
   0.94, 0.79, 2.82, 0.73, 1.32, 1.07, 2.71, 2.47, 1.53, 3.46, 3.72,
 )  # fmt: skip
@@ -35,20 +36,22 @@ def network_config(
 ) -> ConfigDict:
   """Returns the base configuration with a paper's network and a data preset.
 
-  A word that names a variant in `models.VARIANTS`, or a backbone, selects it.
+  A word that is the name of a variant or of a backbone selects it.
+
+  The variants of a network exclude each other. `laptop` excludes `small`, and
+  `shapes`, whose images are too small to be halved. The name of a backbone
+  excludes `small`, `laptop` and the words in `with_backbone`.
 
   Args:
     network: Key of `models.MODELS`.
-    arg: Words that follow the colon of `--config=configs/name.py:words`.
-    words: Words that the config file knows besides the data presets.
-    with_backbone: Those that choose a backbone, besides `small` and `laptop`.
-      None of them goes together with the name of a backbone.
-    exclusive: Groups of words of which at most one may be given. Variants
-      exclude each other, and `laptop` excludes `small` and `shapes`, whose
-      images are too small to be halved.
+    arg: Words after the colon in `--config=configs/name.py:words`.
+    words: Words of the config file, besides data presets and backbones.
+    with_backbone: Those of `words` that select a backbone, besides `small` and
+      `laptop`.
+    exclusive: Further groups of words of which at most one may be given.
 
   Raises:
-    UserError: An unknown word, or words that exclude each other.
+    UserError: A word is unknown, or words exclude each other.
   """
   variants = tuple(models.VARIANTS.get(network, ()))
   backbones = tuple(BACKBONES) if network in models.PAPER_BACKBONES else ()
@@ -63,45 +66,49 @@ def network_config(
   with c.unlocked():
     c.name = network
     c.words = chosen
-    c.model = _record(
+    c.model = _overridable(
       models.fields(network, backbone=backbone, variant=_variant(c))
     )
   return c
 
 
 def replace_backbone(c: ConfigDict, name: str, **fields) -> None:
-  """Replaces the backbone; its other fields are the paper's where it has them.
+  """Replaces the backbone.
+
+  Fields that the paper sets on its backbone apply to the new one as far as it
+  has them.
 
   Args:
-    c: Configuration whose words may name a variant of the network.
+    c: Configuration. One of its words may select a variant of the network.
     name: Key of `BACKBONES`.
     **fields: Fields of the backbone that differ.
   """
-  found = models.fields(
+  network = models.fields(
     c.model.name, backbone={"name": name, **fields}, variant=_variant(c)
   )
   with c.unlocked():
-    c.model.backbone = _record(found).backbone
+    c.model.backbone = _overridable(network).backbone
 
 
 def _variant(c: ConfigDict) -> str:
-  """Returns the variant that one of the words names."""
+  """Returns the variant that a word selects, or "paper"."""
   variants = models.VARIANTS.get(c.name, ())
   return next((word for word in c.words if word in variants), "paper")
 
 
-def _record(fields) -> ConfigDict:
-  """Returns fields of a network in a form whose every field can be overridden.
+def _overridable(fields: Mapping[str, Any]) -> ConfigDict:
+  """Returns fields of a network as a ConfigDict with a typed value for each.
 
-  None is a placeholder, which takes any value from the command line.
+  None becomes a placeholder, which can be overridden by any value.
   """
-  fields = {
-    key: config_dict.placeholder(object) if value is None else value
-    for key, value in fields.items()
-  }
-  if "backbone" in fields:
-    fields["backbone"] = BackboneFields(_record(fields["backbone"]))
-  return ConfigDict(fields)
+  result = ConfigDict()
+  for key, value in fields.items():
+    if value is None:
+      value = config_dict.placeholder(object)
+    elif key == "backbone":
+      value = BackboneFields(_overridable(value))
+    result[key] = value
+  return result
 
 
 def caffe_sgd(c: ConfigDict) -> None:
@@ -120,13 +127,13 @@ def caffe_sgd(c: ConfigDict) -> None:
 
 
 def caffe_input(c: ConfigDict, mean=CAFFE_MEAN) -> None:
-  """Sets an input of 0..255 less a mean colour, undivided by a deviation."""
+  """Sets the input of the Caffe networks: 0..255, less `mean`, not scaled."""
   c.data.mean = tuple(value / 255 for value in mean)
   c.data.std = (1 / 255,) * 3
 
 
 def adamw(c: ConfigDict, *, learning_rate: float) -> None:
-  """Sets AdamW with a decay of 0.01 for all but biases and scales."""
+  """Sets AdamW with a weight decay of 0.01, except for biases and scales."""
   c.optimizer.update(
     name="adamw",
     learning_rate=learning_rate,
@@ -138,8 +145,8 @@ def adamw(c: ConfigDict, *, learning_rate: float) -> None:
 def from_scratch(c: ConfigDict, *, learning_rate: float, steps: int) -> None:
   """Sets a recipe that trains a narrow network from random weights.
 
-  It has AdamW in batches of 16, a cosine after a short warm-up, averaged
-  parameters, and running averages in the norms.
+  It uses AdamW, batches of 16, a cosine schedule after a short warm-up, and a
+  moving average of the parameters. The norms keep their running averages.
   """
   adamw(c, learning_rate=learning_rate)
   c.optimizer.update(multipliers=(), accumulate=1, ema_decay=0.98)
@@ -151,20 +158,27 @@ def from_scratch(c: ConfigDict, *, learning_rate: float, steps: int) -> None:
 def small(
   c: ConfigDict, *, learning_rate: float, steps: int, eval_batch_size: int = 16
 ) -> None:
-  """Sets the recipe of the word `small`: minutes on two CPU cores.
+  """Sets the recipe of the word `small`, which takes minutes on two CPU cores.
 
-  It is `from_scratch` on crops of at most 128x128 pixels. Data sets whose
-  images are larger are evaluated four images at a time.
+  It is `from_scratch` on crops of at most 128x128 pixels. Larger images are
+  evaluated in batches of four.
+
+  Args:
+    c: Configuration.
+    learning_rate: Peak of the schedule.
+    steps: Number of training steps.
+    eval_batch_size: Batch size of evaluation if images are not larger than the
+      crop.
   """
   from_scratch(c, learning_rate=learning_rate, steps=steps)
   height, width = c.data.canvas
   c.augment.crop = (min(height, 128), min(width, 128))
-  large = (height, width) != c.augment.crop
-  c.eval.batch_size = 4 if large else eval_batch_size
+  is_cropped = (height, width) != c.augment.crop
+  c.eval.batch_size = 4 if is_cropped else eval_batch_size
 
 
 def narrow_resnet(c: ConfigDict, *, output_stride: int, **fields) -> None:
-  """Sets a ResNet-18 of width 16 whose last stage has one block."""
+  """Sets a ResNet-18 of width 16 with one block in its last stage."""
   replace_backbone(
     c,
     "resnet18",
@@ -178,8 +192,8 @@ def narrow_resnet(c: ConfigDict, *, output_stride: int, **fields) -> None:
 def half_size(c: ConfigDict) -> None:
   """Sets the recipe of the word `laptop` for a ResNet-18 from random weights.
 
-  Images have half their size: half an hour on two CPU cores for CamVid.
-  Evaluation shrinks the images alike and scores at their full size.
+  It trains on images of half the size, which takes half an hour for CamVid on
+  two CPU cores. Evaluation halves the images too, and scores at full size.
   """
   from_scratch(c, learning_rate=1e-3, steps=1200)
   c.optimizer.update(weight_decay=0.02, ema_decay=0.99)
@@ -195,7 +209,7 @@ def half_size(c: ConfigDict) -> None:
 def whole_images(
   c: ConfigDict, *, learning_rate: float, batch_size: int, steps: int
 ) -> None:
-  """Sets training on unchanged images at a fixed learning rate."""
+  """Sets SGD at a constant learning rate on whole images, unaugmented."""
   caffe_sgd(c)
   c.schedule.name = "constant"
   c.augment.update(crop=c.data.canvas, scale=(1.0, 1.0), flip=False)
@@ -206,9 +220,10 @@ def whole_images(
 def heavy_momentum(
   c: ConfigDict, *, learning_rate: float, momentum: float, steps: int
 ) -> None:
-  """Sets the released FCN solvers: one image a step, the loss summed over it.
+  """Sets the recipe of FCN's released solvers.
 
-  The input is Caffe's, for whose weights the solvers are meant; torchvision's
+  A step is one image, and the loss is summed over its pixels. The input is
+  Caffe's, because these solvers start from Caffe's weights; torchvision's
   weights expect the normalisation of the data presets.
   """
   caffe_input(c)
@@ -218,24 +233,26 @@ def heavy_momentum(
 
 
 def small_fcn(c: ConfigDict) -> None:
-  """Sets a narrow FCN: a smaller fc6 needs less padding."""
+  """Sets a narrow FCN with a smaller fc6, which needs less padding."""
   small(c, learning_rate=3e-3, steps=1000)
   c.model.update(head_features=64, head_kernel_size=3, dropout_rate=0.1)
   padding = 33
   if c.data.name != "shapes":
-    # 3x3 fits images of 64x64. 4x4 with a padding of 52 fits any size: it has
-    # the margin of the paper's 7x7 with 100.
+    # A 3x3 kernel with a padding of 33 suits images of 64x64. A 4x4 kernel with
+    # a padding of 52 suits any size: its margin is that of the paper's 7x7
+    # kernel with a padding of 100.
     c.model.head_kernel_size, padding = 4, 52
   replace_backbone(c, "vgg16_bn", width=8, padding=padding)
-  # Learned 64x64 kernels draw outlines that bilinear ones cannot.
+  # Learned 64x64 kernels draw finer outlines than bilinear interpolation.
   c.model.learned_upsampling = "all"
 
 
 def median_frequency(c: ConfigDict) -> None:
-  """Sets SegNet's loss: classes by median frequency, divided by the pixels.
+  """Sets SegNet's loss, which weights classes by median frequency.
 
-  The weights are the published ones of the data set, or are computed from its
-  training masks.
+  The sum of the weighted losses is divided by the number of valid pixels. The
+  weights are those published for the data set, or are computed from its
+  training masks if there are none.
   """
   c.loss.class_weights = DATASETS[c.data.name].class_weights
   c.loss.update(balance="median_frequency", normalise_by="count")
@@ -244,10 +261,10 @@ def median_frequency(c: ConfigDict) -> None:
 def deeplab_sgd(
   c: ConfigDict, *, learning_rate: float, weight_decay: float
 ) -> None:
-  """Sets SGD as DeepLab v3 and v3+ have it (research/deeplab, train.py).
+  """Sets the SGD of DeepLab v3 and v3+ (train.py of research/deeplab).
 
-  Momentum is 0.9. Only kernels decay, depthwise ones excepted, and the only
-  bias, that of the classifier, learns twice as fast.
+  Momentum is 0.9. Weight decay applies to all kernels but the depthwise ones.
+  The only bias, that of the classifier, has twice the learning rate.
   """
   c.optimizer.update(
     learning_rate=learning_rate,
@@ -265,12 +282,15 @@ def epoch_decay(
   learning_rate: float,
   rate_decay: float,
 ) -> None:
-  """Sets a learning rate that decays after each epoch of CamVid's 367 images.
+  """Sets a learning rate that decays after each epoch of CamVid.
+
+  An epoch is the number of steps that 367 images take, for any data set.
 
   Args:
     c: Configuration.
-    epochs: Number of epochs; every tenth is evaluated and saved.
-    batch_size: Images a step.
+    epochs: Number of epochs. The network is evaluated and saved after every
+      ten of them.
+    batch_size: Number of images in a step.
     learning_rate: Learning rate of the first epoch.
     rate_decay: Factor on the learning rate after each epoch.
   """
@@ -288,7 +308,7 @@ def epoch_decay(
 
 
 def rmsprop(c: ConfigDict, *, decay_rate: float, weight_decay: float) -> None:
-  """Sets RMSprop without momentum (epsilon 1e-6); biases do not decay."""
+  """Sets RMSprop without momentum (epsilon 1e-6); biases have no decay."""
   c.optimizer.update(
     name="rmsprop",
     momentum=0.0,

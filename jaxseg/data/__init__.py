@@ -1,11 +1,11 @@
 """Data: `open(config)` returns a `Dataset`, which yields batches.
 
-Everything about the data is read and checked when they are opened, before
-anything trains: a bad file is one line that names the file and the fix.
+Opening a data set reads and checks all of its files, before anything trains.
+An error about a bad file is one line with the file's name and the fix.
 
-`config.data.loader` selects where batches come from: "tfdata" prepares record
-shards once and streams them through the host; "resident" keeps the whole set
-on the device and needs no TensorFlow. Their batches are identical.
+`config.data.loader` selects where batches come from. "tfdata" prepares record
+shards once and streams them through the host. "resident" keeps the whole data
+set on the device and needs no TensorFlow. Both yield identical batches.
 """
 
 import sys
@@ -23,12 +23,13 @@ def open(config: ConfigDict, *, training: bool = True) -> Dataset:
   """Opens the data set of a configuration and checks all of its files.
 
   Args:
-    config: The whole record; every field of the data is read here.
-    training: Whether `train_batches` will be asked for; without it only the
-      evaluation split is read.
+    config: The whole configuration. This is the only function that reads its
+      `data` section to find files and to form batches.
+    training: Whether to read the training split as well as the evaluation
+      split; `train_batches` needs it.
 
   Raises:
-    UserError: Anything about the data that would spoil a training run.
+    UserError: A field has an invalid value, or a file cannot be used.
   """
   data = config.data
   _check_fields(config)
@@ -58,7 +59,7 @@ def open(config: ConfigDict, *, training: bool = True) -> Dataset:
 
 
 def _check_fields(config: ConfigDict) -> None:
-  """Refuses values that are wrong whatever the files hold."""
+  """Raises UserError for values that are invalid for any files."""
   data = config.data
   if data.name not in DATASETS:
     raise unknown_name("data set (data.name)", data.name, DATASETS)
@@ -90,10 +91,10 @@ def _check_fields(config: ConfigDict) -> None:
 def _placement(
   config: ConfigDict, spec: DatasetSpec, mean: tuple[float, ...]
 ) -> Placement:
-  """Returns how files become examples on the training canvas."""
+  """Returns the placement of examples on the training canvas."""
   data = config.data
   label_map = {
-    **{void: data.ignore_label for void in spec.void_ids},
+    **dict.fromkeys(spec.void_ids, data.ignore_label),
     **labels.parse_label_map(data.label_map),
   }
   red, green, blue = (round(255 * m) for m in mean)
@@ -106,7 +107,7 @@ def _placement(
 
 
 def _eval_split(data: ConfigDict, source: sources.Source) -> str:
-  """Returns the evaluation split; of a folder without "val" it is "test"."""
+  """Returns `data.eval_split`, or "test" for a folder that has no "val"."""
   split = data.eval_split
   if data.name == "folder" and split == "val" and split not in source.splits:
     if "test" in source.splits:

@@ -1,13 +1,13 @@
-"""TFDS prepares a data set once, into ArrayRecord shards.
+"""Prepares a data set once as ArrayRecord shards, with TFDS.
 
-An example is stored as it will be used: placed on the canvas, as raw bytes.
-ArrayRecord compresses each record by itself (zstd), so a 360x480 street scene
-takes 290 KB where PNG takes 210, and is read in 1 ms where PNG takes 5; with
-PNG the host could not feed an accelerator.
+Examples are stored as training reads them: placed on the canvas, as raw bytes.
+ArrayRecord compresses each record separately (zstd). A 360x480 street scene
+takes 290 KB and 1 ms to read; as PNG it takes 210 KB and 5 ms, which is too
+slow to feed an accelerator.
 
-A set lies in `<data.prepared>/<name>/<fingerprint>`. It is built beside that
-in a folder of its own and renamed at the very end, so a folder that has its
-final name is complete, whatever interrupted the building of others.
+The folder of a prepared data set is `<data.prepared>/<name>/<fingerprint>`. It
+is built under a temporary name and renamed when it is complete, so an
+interrupted preparation never leaves an incomplete folder under the final name.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ import shutil
 import socket
 import sys
 
-# TensorFlow reads these once, when it is imported: no log lines, and none
-# about oneDNN, which only its networks would use.
+# TensorFlow reads these variables when it is imported. They silence its log
+# and switch off oneDNN, which prints a notice and is of use to networks alone.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
@@ -41,14 +41,14 @@ _METADATA = "jaxseg.json"
 
 
 def _hide_accelerators() -> None:
-  """TensorFlow would take all memory of the devices that JAX computes on."""
+  """Keeps TensorFlow from reserving the device memory that JAX needs."""
   for kind in ("GPU", "TPU"):
     try:
       tf.config.set_visible_devices([], kind)
     except RuntimeError as error:
       raise UserError(
-        f"TensorFlow has taken the {kind}s before jaxseg.data could hide them"
-        " from it; import jaxseg.data.builders before using TensorFlow"
+        f"TensorFlow has initialised the {kind}s before jaxseg.data could hide"
+        " them from it; import jaxseg.data.builders before using TensorFlow"
       ) from error
 
 
@@ -56,11 +56,14 @@ _hide_accelerators()
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Writes the examples of a source; the subclasses are its names in TFDS."""
+  """Writes the examples of a data set.
+
+  TFDS names a data set after its class, so each data set has a subclass.
+  """
 
   VERSION = tfds.core.Version("1.0.0")
-  # No checksums of downloads lie beside this file; looking for them needs a
-  # package that TFDS uses without requiring it (importlib_resources).
+  # There are no checksums of downloads beside this file. TFDS would search for
+  # them with importlib_resources, a package that it does not require.
   code_path = None
 
   def __init__(
@@ -89,16 +92,17 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return {s: self._generate_examples(s) for s in self._source.splits}
 
   def _generate_examples(self, split: str):
-    made = examples.generate(self._source, split, self._placement, self._dtype)
-    yield from enumerate(made)
+    yield from enumerate(
+      examples.generate(self._source, split, self._placement, self._dtype)
+    )
 
 
 class JaxsegShapes(_Builder):
-  """The embedded data set."""
+  """The data set that jaxseg draws itself."""
 
 
 class JaxsegCamvid(_Builder):
-  """CamVid in the form of the SegNet tutorial."""
+  """The SegNet tutorial's version of CamVid."""
 
 
 class JaxsegFolder(_Builder):
@@ -119,12 +123,12 @@ BUILDERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-  """A complete set on disk.
+  """A complete data set on disk.
 
   Attributes:
-    path: the folder that TFDS reads.
-    counts: pixels of each id in each split.
-    dtype: of the labels.
+    path: Folder that TFDS reads.
+    counts: Occurrences of each id in each split.
+    dtype: Type of the labels.
   """
 
   path: Path
@@ -139,14 +143,21 @@ def prepare(
   root: str,
   check: Callable[[audit.Counts], object],
 ) -> Prepared:
-  """Builds the set unless it is there already.
+  """Prepares a data set, unless it has been prepared before.
 
   Args:
-    name: key of `BUILDERS`.
-    source: the originals.
-    placement: how they become examples.
-    root: `data.prepared`.
-    check: refuses ids; called before anything is written.
+    name: Key of `BUILDERS`.
+    source: The original files.
+    placement: Placement of examples on the canvas.
+    root: Folder of all prepared data sets, `config.data.prepared`.
+    check: Function that raises UserError for ids that are not allowed. It is
+      called before anything is written.
+
+  Returns:
+    The prepared data set.
+
+  Raises:
+    UserError: A file cannot be used, or the disk is full.
   """
   folder = Path(root).expanduser().absolute() / name
   final = folder / examples.fingerprint(source, placement)
@@ -166,27 +177,27 @@ def _build(
   final: Path,
   counts: audit.Counts,
 ) -> None:
-  """Writes a set beside `final` and moves it there."""
+  """Builds a data set under a temporary name and renames it to `final`."""
   dtype = audit.label_dtype(counts, placement.ignore_label)
   partial = final.with_name(
     f"{final.name}.{socket.gethostname()}.{os.getpid()}"
   )
   print(f"preparing {name} once, in {final}", file=sys.stderr)
   with _disk_errors(final.parent):
-    _remove_remains(final.parent)
+    _remove_abandoned(final.parent)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
   try:
     with _disk_errors(final.parent), _quiet():
       builder = BUILDERS[name](source, placement, dtype, data_dir=str(partial))
       builder.download_and_prepare(file_format="array_record")
-      made = {
+      metadata = {
         "name": name,
         "data": str(Path(builder.data_dir).relative_to(partial)),
         "dtype": dtype.name,
         **_describe(source, placement, counts),
       }
-      (partial / _METADATA).write_text(json.dumps(made))
+      (partial / _METADATA).write_text(json.dumps(metadata))
     _publish(partial, final)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
@@ -195,7 +206,10 @@ def _build(
 def _describe(
   source: Source, placement: Placement, counts: audit.Counts
 ) -> dict:
-  """What a person may want to know of a prepared set, and we of its ids."""
+  """Returns the counts of a data set, and its settings and file names.
+
+  Only the counts are read again. The rest is for people who inspect the folder.
+  """
   return {
     "placement": dataclasses.asdict(placement),
     "counts": {
@@ -210,9 +224,9 @@ def _describe(
 
 
 def _publish(partial: Path, final: Path) -> None:
-  """Gives a complete set its name, unless another process was faster."""
+  """Renames a complete data set, unless another process has finished first."""
   if final.exists() and not (final / _METADATA).is_file():
-    shutil.rmtree(final)  # somebody deleted half of it
+    shutil.rmtree(final)  # Some of its files were deleted.
   try:
     partial.rename(final)
   except OSError:
@@ -221,16 +235,21 @@ def _publish(partial: Path, final: Path) -> None:
 
 
 def _read(final: Path) -> Prepared:
-  made = json.loads((final / _METADATA).read_text())
+  """Reads the metadata of a prepared data set."""
+  metadata = json.loads((final / _METADATA).read_text())
   counts = {
     split: {int(i): audit.IdCount(**c) for i, c in ids.items()}
-    for split, ids in made["counts"].items()
+    for split, ids in metadata["counts"].items()
   }
-  return Prepared(final / made["data"], counts, np.dtype(made["dtype"]))
+  return Prepared(
+    path=final / metadata["data"],
+    counts=counts,
+    dtype=np.dtype(metadata["dtype"]),
+  )
 
 
-def _remove_remains(folder: Path) -> None:
-  """Deletes what killed processes of this machine left unfinished."""
+def _remove_abandoned(folder: Path) -> None:
+  """Deletes unfinished data sets of processes that died on this machine."""
   for path in folder.glob(f"*.{socket.gethostname()}.*"):
     process = path.suffix[1:]
     if process.isdigit() and not _is_alive(int(process)):
@@ -238,6 +257,7 @@ def _remove_remains(folder: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
+  """Returns whether a process with this id runs on this machine."""
   try:
     os.kill(process, 0)
   except ProcessLookupError:
@@ -248,6 +268,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _disk_errors(folder: Path):
+  """Turns errors of the disk in the block into a UserError."""
   return files.disk_errors(
     folder,
     "cannot write the prepared data set",
@@ -258,7 +279,7 @@ def _disk_errors(folder: Path):
 
 @contextlib.contextmanager
 def _quiet():
-  """Silences TFDS's own bars and lines, ours say the same."""
+  """Silences TFDS's progress bars and messages, which would repeat ours."""
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.WARNING)
   tfds.disable_progress_bar()

@@ -1,17 +1,19 @@
-"""A data set that is open: its classes, its splits, its batches.
+"""An open data set: its classes, splits and batches.
 
 A batch is a dict of arrays:
 
-- `image`: uint8 `[n, h, w, 3]` and `label`: `[n, h, w]`, class ids or the
-  ignore label. Both lie at the top left of a canvas of one size.
-- `size`: int32 `[n, 2]`, height and width of the example on the canvas.
-- `index`: int32 `[n]`, position of the example in its split; -1 is padding.
+- `image`: uint8 `[n, h, w, 3]`. Each image lies at the top left of a canvas,
+  and all canvases have the same size.
+- `label`: integers `[n, h, w]`, class ids or the ignore label, placed alike.
+- `size`: int32 `[n, 2]`, height and width of each image on its canvas.
+- `index`: int32 `[n]`, position of each example in its split, or -1 for
+  padding.
 """
 
 from collections.abc import Iterator
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,20 +24,47 @@ from jaxseg.errors import UserError
 LOADERS = ("tfdata", "resident")
 
 
+@runtime_checkable
+class Loader(Protocol):
+  """Reads the examples of a data set on one canvas, in batches.
+
+  `resident.ResidentLoader` and `pipeline.ShardLoader` implement it.
+
+  Attributes:
+    counts: Occurrences of each id in each split.
+  """
+
+  counts: audit.Counts
+
+  def load(self, split: str) -> None:
+    """Reads a split, so that every bad file is found before training."""
+
+  def train_batches(
+    self, split: str, *, seed: int, start_step: int, share: order.Share
+  ) -> Iterator[dict[str, Any]]:
+    """Yields one process's share of batches start_step, start_step + 1, ..."""
+
+  def eval_batches(
+    self, split: str, *, share: order.Share
+  ) -> Iterator[dict[str, Any]]:
+    """Yields one process's share of every batch; the last one is padded."""
+
+
 class Dataset:
-  """The examples of a data set, read by batches.
+  """A data set that yields batches.
 
   Attributes:
     name: Key of `datasets.DATASETS`.
-    class_names: One name a class.
-    palette: One RGB triple a class.
+    class_names: Name of each class.
+    palette: RGB colour of each class, in 0..255.
     mean: RGB mean in 0..1.
     std: RGB standard deviation in 0..1.
-    ignore_label: Label of the pixels that count nowhere.
+    ignore_label: Id of pixels that count nowhere.
     splits: Number of examples of each split.
-    train_split: The split of `train_batches`.
-    eval_split: The split that `eval_batches` reads unless told otherwise.
-    counts: Pixels of every id in every split, before images are shrunk.
+    train_split: Split that `train_batches` reads.
+    eval_split: Split that `eval_batches` reads by default.
+    counts: Occurrences of each id in each split, after the label map and
+      before masks are shrunk to the canvas.
   """
 
   def __init__(
@@ -63,18 +92,20 @@ class Dataset:
     Args:
       name: Key of `datasets.DATASETS`.
       source: The original files.
-      placement: How files become examples on the training canvas.
-      eval_canvas: Height and width of the canvas of evaluation.
+      placement: Placement of examples on the training canvas.
+      eval_canvas: Height and width of the evaluation canvas.
       loader: "tfdata" or "resident".
-      prepared: Folder of the prepared record shards.
-      seed: Determines the order of training examples.
+      prepared: Folder of the prepared record shards; unused by "resident".
+      seed: Seed of the order of training examples.
       train_batch_size: Global batch size of training.
       eval_batch_size: Global batch size of evaluation.
-      train_split: The split to train on.
-      eval_split: The split to evaluate on.
-      class_names: Names of the classes; () to count them in the masks.
-      palette: Colours of the classes; () for those of the data set.
-      spec_palette: Colours that the data set is published with, or ().
+      train_split: Split to train on.
+      eval_split: Split to evaluate on.
+      class_names: Names of the classes, or () to count the classes in the
+        masks and to number them.
+      palette: RGB colours of the classes, or () for those of the data set.
+      spec_palette: RGB colours that the data set is published with, or () if
+        it is published without.
       mean: RGB mean in 0..1.
       std: RGB standard deviation in 0..1.
     """
@@ -86,21 +117,22 @@ class Dataset:
     self._source = source
     self._placement = placement
     self._eval_placement = dataclasses.replace(placement, canvas=eval_canvas)
-    self._loader, self._prepared = loader, prepared
+    self._loader_name, self._prepared = loader, prepared
     self._seed = seed
     self._batch_sizes = (train_batch_size, eval_batch_size)
     self._given_names = class_names
-    self._stores: dict[Placement, Any] = {}
+    self._loaders: dict[Placement, Loader] = {}
     self._palettes = (palette, spec_palette)
 
   def read(self, *, training: bool = True) -> None:
-    """Reads and checks what batches will be made of.
+    """Reads and checks the files of the splits that are used.
 
     Args:
-      training: Read the training split as well as the evaluation split.
+      training: Whether to read the training split as well as the evaluation
+        split.
 
     Raises:
-      UserError: A split that does not exist, or files that cannot be used.
+      UserError: A split does not exist, or a file cannot be used.
     """
     used = [(self.eval_split, self._eval_placement)]
     if training:
@@ -108,10 +140,10 @@ class Dataset:
     for split, _ in used:
       self._check_split(split)
     for split, placement in used:
-      store = self._store(placement)
-      store.load(split)
-    self.counts = store.counts
-    self.class_names = self._class_names(store.counts)
+      loader = self._loader(placement)
+      loader.load(split)
+    self.counts = loader.counts
+    self.class_names = self._class_names(loader.counts)
     self.palette = self._palette()
 
   def train_batches(
@@ -121,14 +153,18 @@ class Dataset:
     process_index: int = 0,
     process_count: int = 1,
   ) -> Iterator[dict[str, Any]]:
-    """Yields this process's part of batches start_step, start_step + 1, ...
+    """Yields this process's share of batches start_step, start_step + 1, ...
 
-    The stream is endless. Batch s does not depend on the step that the stream
-    started from.
+    The stream is endless. A batch depends on its step, not on `start_step`.
+
+    Args:
+      start_step: Step of the first batch.
+      process_index: Index of this process.
+      process_count: Number of processes.
     """
     size = self._batch_sizes[0]
     share = order.Share("train.batch_size", size, process_index, process_count)
-    return self._store(self._placement).train_batches(
+    return self._loader(self._placement).train_batches(
       self.train_split, seed=self._seed, start_step=start_step, share=share
     )
 
@@ -139,10 +175,10 @@ class Dataset:
     process_index: int = 0,
     process_count: int = 1,
   ) -> Iterator[dict[str, Any]]:
-    """Yields this process's part of every batch of a split, in order.
+    """Yields this process's share of every batch of a split, in order.
 
-    Each example comes once. The last global batch is filled up with padding:
-    `index` -1 and ignored labels.
+    Each example occurs once. Padding completes the last global batch; its
+    `index` is -1 and its labels are the ignore label.
 
     Args:
       split: Name of a split; None for `eval_split`.
@@ -153,16 +189,16 @@ class Dataset:
     self._check_split(split)
     size = self._batch_sizes[1]
     share = order.Share("eval.batch_size", size, process_index, process_count)
-    store = self._store(self._eval_placement)
-    return store.eval_batches(split, share=share)
+    loader = self._loader(self._eval_placement)
+    return loader.eval_batches(split, share=share)
 
   def example_name(self, split: str, index: int) -> str:
-    """Returns what to call an example in messages: the path of its image."""
+    """Returns the path of the image of an example, for messages."""
     self._check_split(split)
     return self._source.name(split, index)
 
   def class_pixels(self, split: str) -> np.ndarray:
-    """Returns the pixels of each class in the masks of a split, int64 `[k]`."""
+    """Returns the number of pixels of each class in a split, int64 `[k]`."""
     self._check_split(split)
     counts = self.counts[split]
     classes = range(len(self.class_names))
@@ -178,7 +214,7 @@ class Dataset:
     return audit.median_frequency(counts, len(self.class_names))
 
   def absent_classes(self) -> tuple[str, ...]:
-    """Returns the classes that no training mask holds; they are not learned."""
+    """Returns the names of the classes that occur in no training mask."""
     counts = self.counts[self.train_split]
     return tuple(
       name for i, name in enumerate(self.class_names) if i not in counts
@@ -188,37 +224,44 @@ class Dataset:
     if split not in self.splits:
       known = ", ".join(self.splits)
       raise UserError(
-        f"there is no split {split!r}; the data have: {known}. Rename the"
-        " folder, or choose among these with --config.data.train_split and"
+        f"there is no split {split!r}; the data set has: {known}. Rename the"
+        " folder, or choose one of these with --config.data.train_split and"
         " --config.data.eval_split"
       )
 
-  def _store(self, placement: Placement):
-    """Returns the loader of the examples on one canvas, opening it once."""
-    if placement not in self._stores:
+  def _loader(self, placement: Placement) -> Loader:
+    """Returns the loader of a placement, and creates it on the first call."""
+    if placement not in self._loaders:
       check = functools.partial(self._class_names, placement=placement)
-      if self._loader == "resident":
+      if self._loader_name == "resident":
         from jaxseg.data import resident
 
-        store = resident.Store(self._source, placement, check)
+        loader = resident.ResidentLoader(self._source, placement, check)
       else:
-        # Imported here: TensorFlow takes seconds, and is not needed otherwise.
+        # Imported here because importing TensorFlow takes seconds, and only
+        # this loader needs it.
         from jaxseg.data import builders, pipeline
 
         prepared = builders.prepare(
           self.name, self._source, placement, self._prepared, check
         )
-        store = pipeline.Store(prepared, placement)
-      self._stores[placement] = store
-    return self._stores[placement]
+        loader = pipeline.ShardLoader(prepared, placement)
+      self._loaders[placement] = loader
+    return self._loaders[placement]
 
   def _class_names(
     self, counts: audit.Counts, placement: Placement | None = None
   ) -> tuple[str, ...]:
-    """Returns the given names, or as many as the masks hold ids.
+    """Returns the given names, or a numbered name for each class in the masks.
+
+    Args:
+      counts: Occurrences of the ids in the masks.
+      placement: Placement whose label map and ignore label were counted with.
+        Default: the placement of training.
 
     Raises:
-      UserError: Ids that are no class.
+      UserError: The masks hold ids that are neither a class nor the ignore
+        label.
     """
     placement = self._placement if placement is None else placement
     names = self._given_names
@@ -236,12 +279,13 @@ class Dataset:
     return names
 
   def _palette(self) -> tuple[datasets.Colour, ...]:
+    """Returns the given colours, the published ones, or those of VOC's rule."""
     given, published = self._palettes
     classes = len(self.class_names)
     if given and len(given) != classes:
       raise UserError(
         f"data.palette has {len(given)} colours for {classes} classes; give"
-        " one RGB triple a class, or () for the data set's own"
+        " one RGB triple for each class, or () for the data set's own"
       )
     if not given and len(published) == classes:
       return published

@@ -1,12 +1,14 @@
-"""The data sets jaxseg knows: classes, colours, ignore id, normalisation.
+"""Data sets that jaxseg knows: their classes, colours and normalisation.
 
-CamVid's classes, their order, colours and loss weights are those of the
-SegNet tutorial (Badrinarayanan et al. 2017; Brostow et al. 2008 for the
-data). The weights are median-frequency balancing (Eigen and Fergus 2015): the
-median class frequency divided by that of the class. Mean and deviation are
-ImageNet's, which the published backbones were trained with; those of the
-electron microscopy challenge are its own, of 24 grey images. A folder of
-unknown classes is coloured by the rule of the PASCAL VOC development kit.
+CamVid (Brostow et al. 2008) has the classes, class order, colours and loss
+weights of the SegNet tutorial (Badrinarayanan et al. 2017). The weights are
+those of median-frequency balancing (Eigen and Fergus 2015): the median
+frequency of all classes divided by the frequency of the class.
+
+Mean and standard deviation are ImageNet's, with which the published backbones
+were trained. The electron microscopy challenge has its own, computed from its
+24 grey training images. Classes without published colours get those of the
+PASCAL VOC development kit.
 """
 
 import dataclasses
@@ -21,32 +23,26 @@ Colour = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
-  """What is known of a data set before any of its files is read.
+  """Facts about a data set that do not depend on its files.
 
   Attributes:
-    name: key of `DATASETS`.
-    class_names: () = found in the masks.
-    palette: one RGB triple a class; () = `voc_palette`.
-    splits: those the data set is published with; () = found in the folder.
-    void_ids: ids of the files that mean "ignore".
-    class_weights: published loss weights, one a class; () = none.
+    class_names: Name of each class, or () to find the classes in the masks.
+    palette: RGB colour of each class, or () for `voc_palette`.
+    void_ids: Ids in the mask files that mean "ignore".
+    class_weights: Published loss weight of each class, or () if there are none.
     mean: RGB mean in 0..1.
     std: RGB standard deviation in 0..1.
-    ignore_label: the id of ignored pixels.
   """
 
-  name: str
   class_names: tuple[str, ...] = ()
   palette: tuple[Colour, ...] = ()
-  splits: tuple[str, ...] = ()
   void_ids: tuple[int, ...] = ()
   class_weights: tuple[float, ...] = ()
   mean: tuple[float, float, float] = IMAGENET_MEAN
   std: tuple[float, float, float] = IMAGENET_STD
-  ignore_label: int = 255
 
 
-# (class, colour, median-frequency weight), in the order of the ids.
+# (class, colour, median-frequency weight), in the order of the class ids.
 _CAMVID = (
   ("sky", (128, 128, 128), 0.2595),
   ("building", (128, 0, 0), 0.1826),
@@ -63,10 +59,11 @@ _CAMVID = (
 
 
 def voc_palette(num_classes: int) -> tuple[Colour, ...]:
-  """Distinct colours by the VOC rule: the bits of the id, interleaved.
+  """Returns distinct colours by the rule of the VOC development kit.
 
-  Bits 0, 1, 2 of the id become the top bits of red, green, blue, bits 3, 4, 5
-  the next lower ones, and so on; id 0 is black.
+  The rule interleaves the bits of the class id. Bits 0, 1 and 2 become the
+  highest bits of red, green and blue, bits 3, 4 and 5 the next lower bits, and
+  so on. Class 0 is black.
   """
 
   def colour(i: int) -> Colour:
@@ -81,26 +78,20 @@ def voc_palette(num_classes: int) -> tuple[Colour, ...]:
 
 DATASETS = {
   "shapes": DatasetSpec(
-    name="shapes",
     class_names=shapes.CLASS_NAMES,
     palette=shapes.PALETTE,
-    splits=tuple(shapes.SPLIT_SIZES),
     void_ids=(255,),
   ),
   "camvid": DatasetSpec(
-    name="camvid",
     class_names=tuple(name for name, _, _ in _CAMVID),
     palette=tuple(colour for _, colour, _ in _CAMVID),
-    splits=("train", "val", "test"),
     void_ids=(11,),
     class_weights=tuple(weight for _, _, weight in _CAMVID),
   ),
-  "folder": DatasetSpec(name="folder"),
+  "folder": DatasetSpec(),
   "isbi_em": DatasetSpec(
-    name="isbi_em",
     class_names=("membrane", "cell"),
     palette=((0, 0, 0), (255, 255, 255)),
-    splits=("train", "val"),
     mean=(0.491,) * 3,
     std=(0.171,) * 3,
   ),

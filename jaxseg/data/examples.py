@@ -1,8 +1,8 @@
-"""Files to placed examples: the way both loaders share.
+"""Turns files into placed examples, for both loaders.
 
-`fingerprint` names the outcome: any change of a file, of the canvas or of the
-label map gives another name, so prepared data are never stale and never
-overwritten by those of another setting.
+`fingerprint` identifies the examples. Any change of a file, of the canvas or of
+the label map changes it, so prepared examples are never stale and never
+overwritten by those of other settings.
 """
 
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from jaxseg.data.placement import Placement
 from jaxseg.data.sources import Source
 from jaxseg.errors import UserError
 
-# Raise it when the same files and placement give other examples, or the counts
-# kept beside them other fields.
+# Increase it when the same files and placement give different examples, or when
+# the fields of the counts in the metadata change.
 _VERSION = 2
 
 
 def fingerprint(source: Source, placement: Placement) -> str:
-  """A short name that differs whenever the prepared examples may."""
+  """Returns a name that changes whenever the prepared examples may change."""
   parts = [_VERSION, dataclasses.asdict(placement), source.stamp]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -34,22 +34,24 @@ def generate(
   """Yields the placed examples of a split, in order.
 
   Raises:
-    UserError: after the last one, if files could not be decoded.
+    UserError: Files could not be decoded. It is raised after the last example
+      and counts all of these files.
   """
   problems: list[str] = []
 
-  def make(index: int):
+  def read_and_place(index: int) -> dict[str, np.ndarray] | UserError:
     try:
       image, ids = source.read(split, index)
     except UserError as error:
       return error
-    return placement.make(image, ids, dtype)
+    return placement.place(image, ids, dtype)
 
   count = len(source.splits[split])
-  for made in progress.in_order(make, count, title=f"reading {split} examples"):
-    if isinstance(made, UserError):
-      problems.append(str(made))
+  title = f"reading {split} examples"
+  for result in progress.in_order(read_and_place, count, title=title):
+    if isinstance(result, UserError):
+      problems.append(str(result))
     else:
-      yield made
+      yield result
   if error := audit.problems_error(problems, count):
     raise error

@@ -1,12 +1,12 @@
-"""Batches from prepared shards, by tf.data: host only, uint8, reproducible.
+"""Loads batches from prepared record shards with tf.data, on the host.
 
-Step s is an index like any other: its examples follow from the order, their
-records are read at random access, so a resumed run reads nothing of what lies
-behind it. The records of a batch are read one by one and decoded at once;
-several batches are under way at a time.
+`order` determines the examples of each step, and shards allow random access,
+so a resumed run reads nothing of the steps before it. The records of a batch
+are read one by one and decoded together. Several batches are loaded in
+parallel.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import functools
 import weakref
 
@@ -21,10 +21,11 @@ _FOREVER = np.iinfo(np.int64).max
 
 
 class Batches:
-  """Iterates over a data set whose threads end before the interpreter does.
+  """Iterates over a tf.data.Dataset and ends its threads at exit.
 
-  They call Python; a thread that did so during shutdown would crash or
-  complain. The finalizer runs when this object or the program ends.
+  The threads call Python. A thread that called Python while the interpreter
+  shuts down would crash or print errors. The finalizer ends them when this
+  object is deleted or the program exits.
   """
 
   def __init__(self, dataset: tf.data.Dataset):
@@ -38,46 +39,65 @@ class Batches:
     return next(self._holder[0])
 
 
-class Store:
-  """Prepared examples, read by batches."""
+class ShardLoader:
+  """Streams prepared examples from record shards; see `dataset.Loader`."""
 
   def __init__(self, prepared: builders.Prepared, placement: Placement):
+    """Opens the shards.
+
+    Args:
+      prepared: The prepared data set.
+      placement: Placement with which it was prepared.
+    """
     self.counts = prepared.counts
     self._placement = placement
     self._dtype = prepared.dtype
     self._builder = tfds.builder_from_directory(prepared.path)
 
   def load(self, split: str) -> None:
-    """Does nothing: preparing has read every file."""
+    """Does nothing, because preparing the shards has read every file."""
 
   def train_batches(
     self, split: str, *, seed: int, start_step: int, share: order.Share
   ) -> Iterator[dict[str, np.ndarray]]:
-    """This process's part of batches start_step, start_step + 1, ..."""
+    """Yields one process's share of batches start_step, start_step + 1, ..."""
     n = self._builder.info.splits[split].num_examples
     steps = tf.data.Dataset.range(start_step, _FOREVER)
-    choose = functools.partial(order.train_indices, n=n, seed=seed, share=share)
-    return self._batches(split, steps, choose)
+    indices_of = functools.partial(
+      order.train_indices, n=n, seed=seed, share=share
+    )
+    return self._batches(split, steps, indices_of)
 
   def eval_batches(
     self, split: str, *, share: order.Share
   ) -> Iterator[dict[str, np.ndarray]]:
-    """This process's part of every batch, the last one padded."""
+    """Yields one process's share of every batch; the last one is padded."""
     n = self._builder.info.splits[split].num_examples
     indices = np.stack(list(order.eval_indices(n, share)))
     steps = tf.data.Dataset.range(len(indices))
     return self._batches(split, steps, indices.__getitem__)
 
-  def _batches(self, split, steps, choose):
-    """Maps step numbers to batches; `choose` gives the examples of a step."""
+  def _batches(
+    self,
+    split: str,
+    steps: tf.data.Dataset,
+    indices_of: Callable[[int], np.ndarray],
+  ) -> Batches:
+    """Loads the batches of `steps`.
+
+    Args:
+      split: Name of the split.
+      steps: Numbers of the steps.
+      indices_of: Function from a step to the indices of its examples.
+    """
     records = self._builder.as_data_source(
       split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
 
     def read(step):
-      index = choose(int(step))
-      # One by one: the batched call starts a pool of Python threads each time,
-      # which also complains when the interpreter ends.
+      index = indices_of(int(step))
+      # Records are read one by one because the batched call starts a pool of
+      # Python threads each time, which prints errors at exit.
       found = [records[int(i)] for i in index if i >= 0]
       return np.array(found, object), index
 
@@ -92,7 +112,13 @@ class Store:
     return Batches(batches.prefetch(tf.data.AUTOTUNE))
 
   def _decode(self, records, index) -> dict[str, tf.Tensor]:
-    """Serialised examples to arrays; padding where index is -1."""
+    """Decodes serialised examples into a batch.
+
+    Args:
+      records: Serialised examples `[m]`.
+      index: Index of each example in its split `[n]`. The last n - m of them
+        are -1 and become padding.
+    """
     height, width = self._placement.canvas
     raw = tf.io.FixedLenFeature([], tf.string)
     parsed = tf.io.parse_example(

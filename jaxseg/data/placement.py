@@ -1,9 +1,10 @@
-"""Every example on a canvas of one size, top left.
+"""Places examples at the top left of canvases that all have the same size.
 
-What is larger than the canvas shrinks to fit it, sides in proportion: images
-bilinear with antialiasing, labels to the nearest pixel. What is smaller keeps
-its size. The rest of the canvas is the mean colour and the ignore id, so it
-counts nowhere. Both loaders place with this one function, on the host.
+An example that is larger than the canvas is shrunk to fit it and keeps its
+aspect ratio. Images are resized bilinearly with antialiasing, labels to the
+nearest pixel. A smaller example keeps its size. The rest of the canvas has the
+mean colour and the ignore label, so it counts nowhere. Both loaders use this
+code, on the host.
 """
 
 import dataclasses
@@ -17,13 +18,13 @@ from jaxseg.data import labels
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-  """All that decides how a pair of files becomes an example.
+  """Settings that determine the example of an image and its mask.
 
   Attributes:
-    canvas: height, width.
-    fill: RGB bytes outside the image.
-    ignore_label: label outside the image.
-    label_map: pairs of (id in the file, canonical id).
+    canvas: Height and width of the canvas.
+    fill: RGB colour of the canvas outside the image, in 0..255.
+    ignore_label: Label of the canvas outside the image.
+    label_map: Pairs of an id in the mask file and the id that replaces it.
   """
 
   canvas: tuple[int, int]
@@ -31,18 +32,33 @@ class Placement:
   ignore_label: int
   label_map: tuple[tuple[int, int], ...] = ()
 
-  def make(
+  def place(
     self,
     image: UInt8[np.ndarray, "h w 3"],
     ids: Integer[np.ndarray, "h w"],
     dtype: np.dtype,
   ) -> dict[str, np.ndarray]:
-    """An example: `image`, `label` on the canvas, `size` of the valid area."""
+    """Places an image and its mask on the canvas.
+
+    Args:
+      image: RGB image.
+      ids: Ids as the mask file stores them.
+      dtype: Type of the labels.
+
+    Returns:
+      `image` and `label` on the canvas, and `size`, the height and width of
+      the area that they cover.
+    """
     label = labels.rewrite(ids, dict(self.label_map), dtype)
-    return self._place(image, label)
+    height, width = fitted_size(label.shape, self.canvas)
+    example = self.padding(dtype)
+    example["image"][:height, :width] = _shrink_image(image, (height, width))
+    example["label"][:height, :width] = _shrink_label(label, (height, width))
+    example["size"][:] = height, width
+    return example
 
   def padding(self, dtype: np.dtype) -> dict[str, np.ndarray]:
-    """The example that is all padding; it fills a last batch."""
+    """Returns an empty example, which completes the last batch of a split."""
     height, width = self.canvas
     return {
       "image": np.full((height, width, 3), self.fill, np.uint8),
@@ -50,21 +66,11 @@ class Placement:
       "size": np.zeros(2, np.int32),
     }
 
-  def _place(
-    self, image: np.ndarray, label: np.ndarray
-  ) -> dict[str, np.ndarray]:
-    height, width = fitted_size(label.shape, self.canvas)
-    example = self.padding(label.dtype)
-    example["image"][:height, :width] = _shrink_image(image, (height, width))
-    example["label"][:height, :width] = _shrink_label(label, (height, width))
-    example["size"][:] = height, width
-    return example
-
 
 def fitted_size(
   size: tuple[int, ...], canvas: tuple[int, int]
 ) -> tuple[int, int]:
-  """Height and width of an image of `size` after it was made to fit."""
+  """Returns `size` shrunk to fit the canvas, with its aspect ratio kept."""
   factor = min(1.0, canvas[0] / size[0], canvas[1] / size[1])
   height, width = (
     min(limit, max(1, round(side * factor)))
@@ -81,7 +87,7 @@ def _shrink_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _shrink_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """The pixel under each new pixel's centre."""
+  """Returns the labels of the pixels below the centres of the new pixels."""
   rows, columns = (
     ((2 * np.arange(new) + 1) * old) // (2 * new)
     for old, new in zip(label.shape, size, strict=True)

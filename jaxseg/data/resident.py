@@ -1,12 +1,14 @@
-"""Batches from the device itself: the whole set lives there as arrays.
+"""Loads batches from arrays on the device, for data sets that fit there.
 
-For sets that fit: the host reads the files once, then only names positions;
-shuffling and gathering are done on the device. Nothing here needs TensorFlow
-or prepared shards. Batches are, bit for bit, those of the other loader.
+The host reads the files before training. Shuffling and gathering then run on
+the device.
+This loader needs neither TensorFlow nor prepared shards. Its batches are bit
+for bit those of `pipeline.ShardLoader`.
 """
 
 from collections.abc import Callable, Iterator
 import functools
+import itertools
 import math
 import os
 
@@ -22,8 +24,8 @@ from jaxseg.errors import UserError
 Arrays = dict[str, jax.Array]
 
 
-class Store:
-  """The examples of a source, read when first asked for."""
+class ResidentLoader:
+  """Keeps the examples of each split on the device; see `dataset.Loader`."""
 
   def __init__(
     self,
@@ -31,6 +33,13 @@ class Store:
     placement: Placement,
     check: Callable[[audit.Counts], object],
   ):
+    """Counts and checks the ids of all masks.
+
+    Args:
+      source: The original files.
+      placement: Placement of examples on the canvas.
+      check: Function that raises UserError for ids that are not allowed.
+    """
     self.counts = audit.count_ids(source, placement)
     check(self.counts)
     self._source, self._placement = source, placement
@@ -39,15 +48,21 @@ class Store:
     self._device: dict[str, Arrays] = {}
 
   def load(self, split: str) -> None:
-    """Reads a split into memory, where every bad file is found."""
+    """Reads a split into host memory, unless it was read before.
+
+    Raises:
+      UserError: A file cannot be read, or memory is too small.
+    """
     if split in self._host or split in self._device:
       return
     count = len(self._source.splits[split])
     blank = self._placement.padding(self._dtype)
     self._require_memory(split, count * sum(v.nbytes for v in blank.values()))
     arrays = {k: np.empty((count, *v.shape), v.dtype) for k, v in blank.items()}
-    made = examples.generate(self._source, split, self._placement, self._dtype)
-    for index, example in enumerate(made):
+    generated = examples.generate(
+      self._source, split, self._placement, self._dtype
+    )
+    for index, example in enumerate(generated):
       for name, value in example.items():
         arrays[name][index] = value
     self._host[split] = arrays
@@ -55,28 +70,27 @@ class Store:
   def train_batches(
     self, split: str, *, seed: int, start_step: int, share: order.Share
   ) -> Iterator[Arrays]:
-    """This process's part of batches start_step, start_step + 1, ..."""
+    """Yields one process's share of batches start_step, start_step + 1, ..."""
     arrays = self._on_device(split)
     n = len(arrays["image"])
     epochs = order.epochs_spanned(n, share.batch_size)
-    shuffled, current = None, None
-    step = start_step
-    while True:
-      epoch, start = order.locate(step, n, share)
-      if epoch != current:
+    shuffled, shuffled_epoch = None, None
+    for step in itertools.count(start_step):
+      epoch, position = order.locate(step, n, share)
+      if epoch != shuffled_epoch:
         shuffled = order.stream(seed, epoch, n=n, epochs=epochs)
-        current = epoch
-      yield _train_batch(arrays, shuffled, start, size=share.size)
-      step += 1
+        shuffled_epoch = epoch
+      yield _train_batch(arrays, shuffled, position, size=share.size)
 
   def eval_batches(self, split: str, *, share: order.Share) -> Iterator[Arrays]:
-    """This process's part of every batch, the last one padded."""
+    """Yields one process's share of every batch; the last one is padded."""
     arrays = self._on_device(split)
     padding = self._placement.padding(self._dtype)
     for index in order.eval_indices(len(arrays["image"]), share):
       yield _eval_batch(arrays, padding, index)
 
   def _on_device(self, split: str) -> Arrays:
+    """Returns the examples of a split on the device; moves them there once."""
     self.load(split)
     if split not in self._device:
       self._device[split] = jax.device_put(
@@ -85,18 +99,20 @@ class Store:
     return self._device[split]
 
   def _require_memory(self, split: str, needed: int) -> None:
+    """Raises UserError if `needed` bytes do not fit in memory."""
     stats = jax.local_devices()[0].memory_stats() or {}
-    free = min(_host_memory(), stats.get("bytes_limit", math.inf))
-    if needed > 0.8 * free:
+    memory = min(_host_memory(), stats.get("bytes_limit", math.inf))
+    if needed > 0.8 * memory:
       raise UserError(
-        f"data.loader='resident': split {split!r} takes {needed / 1e9:.1f} GB"
-        f" on a canvas of {self._placement.canvas}, of {free / 1e9:.1f} GB that"
-        " exist; use --config.data.loader=tfdata, or a smaller data.canvas"
+        f"data.loader='resident': split {split!r} needs {needed / 1e9:.1f} GB"
+        f" on a canvas of {self._placement.canvas}, but memory has"
+        f" {memory / 1e9:.1f} GB; use --config.data.loader=tfdata, or a smaller"
+        " data.canvas"
       )
 
 
 def _host_memory() -> int | float:
-  """Bytes of memory of this machine, infinite where it does not tell."""
+  """Returns the bytes of memory of this machine, or infinity if unknown."""
   try:
     return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
   except (AttributeError, ValueError, OSError):
@@ -104,17 +120,20 @@ def _host_memory() -> int | float:
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def _train_batch(arrays: Arrays, shuffled, start, *, size: int) -> Arrays:
-  index = jax.lax.dynamic_slice(shuffled, (start,), (size,))
+def _train_batch(arrays: Arrays, shuffled, position, *, size: int) -> Arrays:
+  """Returns the examples at `size` positions of the shuffled indices."""
+  index = jax.lax.dynamic_slice(shuffled, (position,), (size,))
   batch = {name: jnp.take(a, index, axis=0) for name, a in arrays.items()}
   return {**batch, "index": index}
 
 
 @jax.jit
 def _eval_batch(arrays: Arrays, padding, index) -> Arrays:
+  """Returns the examples at `index`, and padding where it is -1."""
   batch = {}
   for name, values in arrays.items():
     taken = jnp.take(values, jnp.maximum(index, 0), axis=0)
-    there = (index >= 0).reshape(-1, *[1] * (taken.ndim - 1))
-    batch[name] = jnp.where(there, taken, padding[name])
+    # One trailing axis of length 1 for each axis of an example.
+    is_example = jnp.expand_dims(index >= 0, tuple(range(1, taken.ndim)))
+    batch[name] = jnp.where(is_example, taken, padding[name])
   return {**batch, "index": index}

@@ -1,8 +1,9 @@
-"""Where examples come from: pairs of files on disk, or a drawing program.
+"""Sources of examples: pairs of files, or the drawn data set `shapes`.
 
-A source lists the examples of each split and reads one of them, as an upright
-RGB image and the ids its mask holds. This file finds the pairs; whatever is
-missing, extra or misnamed is refused here, before any file is opened.
+A source lists the examples of each split and reads single examples: an upright
+RGB image and the ids that its mask file stores. `find` pairs images and masks
+and raises UserError for files that are missing, extra or misnamed, before any
+file is opened.
 """
 
 from collections.abc import Sequence
@@ -34,28 +35,37 @@ _LAYOUTS = {
 
 @runtime_checkable
 class Source(Protocol):
-  """The examples of every split."""
+  """The original examples of a data set.
+
+  Attributes:
+    splits: Examples of each split.
+    stamp: JSON value that changes whenever an example may have changed.
+  """
 
   splits: dict[str, Sequence]
-  # JSON that changes whenever an example may have changed.
   stamp: list
 
   def name(self, split: str, index: int) -> str:
-    """What to call an example in messages: its image's path."""
+    """Returns the path of the image of an example, for messages."""
 
   def mask_name(self, split: str, index: int) -> str:
-    """What to call its mask."""
+    """Returns the path of the mask of an example, for messages."""
 
   def ids(self, split: str, index: int) -> np.ndarray:
-    """The mask as the file stores it."""
+    """Returns the ids of an example as its mask file stores them."""
 
   def read(self, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image and mask."""
+    """Returns the image of an example, and the ids of its mask."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-  """Pairs of files; names are relative to `root`."""
+  """Pairs of an image file and a mask file.
+
+  Attributes:
+    root: Folder of the data set; names are relative to it.
+    splits: Pairs of files of each split.
+  """
 
   root: Path
   splits: dict[str, tuple[Pair, ...]]
@@ -67,7 +77,12 @@ class Files:
     return str(self.splits[split][index].mask.relative_to(self.root))
 
   def ids(self, split: str, index: int) -> np.ndarray:
-    """The mask; refused unless its size is that of the upright image."""
+    """Returns the ids of a mask after checking its size.
+
+    Raises:
+      UserError: A file cannot be read, or the size of the mask differs from
+        that of the upright image.
+    """
     pair = self.splits[split][index]
     size, orientation = decoding.image_header(pair.image)
     ids = decoding.read_mask(pair.mask)
@@ -81,6 +96,8 @@ class Files:
 
   @functools.cached_property
   def stamp(self) -> list:
+    """Path, size and modification time of each file."""
+
     def state(path: Path) -> list:
       status = path.stat()
       return [str(path), status.st_size, status.st_mtime_ns]
@@ -93,7 +110,11 @@ class Files:
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-  """The embedded data set `shapes`: nothing to find, nothing to load."""
+  """The data set `shapes`, which is drawn and needs no files.
+
+  Attributes:
+    splits: Indices of the examples of each split.
+  """
 
   splits: dict[str, range] = dataclasses.field(
     default_factory=lambda: {s: range(n) for s, n in shapes.SPLIT_SIZES.items()}
@@ -110,26 +131,28 @@ class Drawn:
     return self.read(split, index)[1]
 
   def read(self, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    # Each example is drawn once: a few tens of MB hold the whole set.
+    # Each example is drawn once; all of them take a few tens of MB.
     if (split, index) not in self._drawn:
       self._drawn[split, index] = shapes.draw(split, index)
     return self._drawn[split, index]
 
   @property
   def stamp(self) -> list:
+    """Hash of the code that draws the examples."""
     return [hashlib.sha256(inspect.getsource(shapes).encode()).hexdigest()]
 
 
 def find(name: str, path: str = "", val_fraction: float = 0.1) -> Source:
-  """Lists the examples of a data set.
+  """Finds the original examples of a data set.
 
   Args:
     name: Key of `datasets.DATASETS`.
-    path: Folder of the original files; `shapes` has none.
-    val_fraction: Share of a folder without splits that is kept for validation.
+    path: Folder of the original files; unused by `shapes`.
+    val_fraction: Share of the images that are kept for validation if a folder
+      has no splits.
 
   Raises:
-    UserError: Files that are missing, or do not pair up.
+    UserError: Files are missing, or images and masks do not match.
   """
   if name == "shapes":
     return Drawn()
@@ -144,6 +167,7 @@ def find(name: str, path: str = "", val_fraction: float = 0.1) -> Source:
 
 
 def _root(name: str, path: str) -> Path:
+  """Returns the folder of a data set as an absolute path, if it exists."""
   expected = f"expected a folder with {_LAYOUTS[name]}"
   if not path:
     raise UserError(
@@ -157,6 +181,7 @@ def _root(name: str, path: str) -> Path:
 
 
 def _camvid(root: Path) -> dict[str, tuple[Pair, ...]]:
+  """Pairs the files of each split that has a list or a folder."""
   splits = {}
   for split in ("train", "val", "test"):
     listing = root / f"{split}.txt"
@@ -170,10 +195,10 @@ def _camvid(root: Path) -> dict[str, tuple[Pair, ...]]:
 
 
 def _isbi_em(root: Path) -> dict[str, tuple[Pair, ...]]:
-  """The last fifth of the stack is for validation.
+  """Splits a stack of sections; the last fifth is for validation.
 
-  Neighbouring sections show the same cells: sections drawn at random would be
-  scored by what training saw a few nanometres away.
+  Neighbouring sections show the same cells. If the validation sections were
+  drawn at random, their cells would have been seen in training.
   """
   if not (root / "train").is_dir():
     raise _layout_error("isbi_em", root)
@@ -188,10 +213,10 @@ def _isbi_em(root: Path) -> dict[str, tuple[Pair, ...]]:
 
 
 def _listed_pairs(root: Path, listing: Path) -> tuple[Pair, ...]:
-  """Lines 'image label', as the SegNet tutorial's lists have them.
+  """Reads a list of 'image label' lines, the format of the SegNet tutorial.
 
-  Those begin with the folder of their author's container; of a path that does
-  not exist, the last two parts are taken instead.
+  The paths in the tutorial's lists begin with a folder of its author's
+  container. If a path does not exist, its last two parts are used.
   """
 
   def resolve(name: str, number: int) -> Path:
@@ -221,6 +246,7 @@ def _listed_pairs(root: Path, listing: Path) -> tuple[Pair, ...]:
 
 
 def _folder(root: Path, val_fraction: float) -> dict[str, tuple[Pair, ...]]:
+  """Pairs images/ and masks/, by their folders of splits if there are any."""
   images, masks = root / "images", root / "masks"
   if not (images.is_dir() and masks.is_dir()):
     raise _layout_error("folder", root)
@@ -244,15 +270,15 @@ def _folder(root: Path, val_fraction: float) -> dict[str, tuple[Pair, ...]]:
 def _automatic_split(
   pairs: tuple[Pair, ...], images: Path, val_fraction: float
 ) -> dict[str, tuple[Pair, ...]]:
-  """Train and val by the order of a hash of each name.
+  """Splits pairs into "train" and "val" by a hash of their names.
 
-  It depends on the names alone: not on the seed, the disk or the order of
-  listing; a file more or less moves at most one other file.
+  The split depends on the names alone, not on the seed, the disk or the order
+  of listing. Adding or removing a file moves at most one other file.
   """
   if not 0 < val_fraction < 1:
     raise UserError(
-      f"data.val_fraction={val_fraction}: expected a share between 0 and 1 of"
-      f" the images to keep for validation, as {images} has no split of its own"
+      f"data.val_fraction={val_fraction}: expected a share of the images"
+      f" between 0 and 1 to keep for validation, because {images} has no splits"
     )
   if len(pairs) < 2:
     raise UserError(
@@ -273,6 +299,7 @@ def _automatic_split(
 
 
 def _layout_error(name: str, root: Path) -> UserError:
+  """Returns an error about a folder without the layout of its data set."""
   inside = sorted(p.name for p in root.iterdir() if p.name[0] != ".")
   listed = ", ".join(inside[:8]) + (", ..." if len(inside) > 8 else "")
   return UserError(
@@ -288,11 +315,19 @@ def _is_visible_dir(path: Path) -> bool:
 def _size_error(
   pair: Pair, size: tuple[int, int], mask: tuple[int, ...], orientation: int
 ) -> UserError:
-  hint = "make the mask as large as its image"
+  """Returns an error about a mask whose size differs from its image's.
+
+  Args:
+    pair: The two files.
+    size: Height and width of the upright image.
+    mask: Height and width of the mask.
+    orientation: EXIF orientation of the image; 1 is upright.
+  """
+  hint = "give the mask the size of its image"
   if mask == size[::-1] and orientation != 1:
     hint = (
-      f"the image is turned by its EXIF orientation {orientation}, the mask is"
-      " not: turn the mask, or remove the orientation from the image"
+      f"the EXIF orientation {orientation} rotates the image but not the mask:"
+      " rotate the mask, or remove the orientation from the image"
     )
   return UserError(
     f"{pair.mask} is {mask[0]}x{mask[1]} (height x width) but its image"

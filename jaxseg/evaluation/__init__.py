@@ -1,1 +1,1 @@
-"""From a trained network to numbers and pictures."""
+"""Evaluation: inference, scores, and pictures of predictions."""

@@ -1,12 +1,13 @@
-"""How a network is applied to an image: whole, in windows, at many scales.
+"""Inference: whole images, sliding windows, several scales, dense CRF.
 
-Everything here is a pure function of static shapes. Where several views of an
-image are combined (overlapping windows, scales, mirror images) their class
-probabilities are averaged, as the papers do (PSPNet Sec. 5.2, DeepLab), and
-the result is handed on as the logarithm of that mean: a softmax of it gives
-the probabilities back, an argmax the class, so that callers need not know.
-A dense CRF, where there is one, refines these probabilities with the colours
-of the image (DeepLab, DeconvNet), and log Q is handed on.
+All functions are pure and have static shapes. Several views of an image
+(overlapping windows, scales, mirror images) are combined by averaging their
+class probabilities, as the papers do (PSPNet Sec. 5.2, DeepLab). The result is
+the logarithm of the mean. It can be used like logits: its softmax is the mean
+and its argmax the predicted class.
+
+A dense CRF refines these probabilities with the colours of the image (DeepLab,
+DeconvNet). The result is then log Q.
 """
 
 from collections.abc import Callable
@@ -31,28 +32,29 @@ from jaxseg.layers.resize import resize_bilinear, source_positions
 from jaxseg.tasks.segmentation import Segmentation
 from jaxseg.types import Images
 
-# One vector a pixel, or one an image if the network classifies images.
+# One vector per pixel, or one per image if the network classifies images.
 Logits = Float[Array, "n *pixels k"]
 
 MODES = ("whole", "sliding")
-# Least probability a CRF is given, as in pydensecrf.utils.unary_from_softmax.
-CERTAIN = 1e-5
-STRIPE = 2**23  # numbers that `ids_at_size` resizes at a time
+# Lower bound of the probabilities that enter a CRF, as in
+# pydensecrf.utils.unary_from_softmax.
+MIN_PROBABILITY = 1e-5
+STRIPE = 2**23  # Number of logits that `ids_at_size` resizes at a time.
 
 
 @dataclasses.dataclass(frozen=True)
 class Inference:
-  """How to apply a network; hashable.
+  """Settings of inference; hashable.
 
   Attributes:
-    mode: "whole" image at once, or "sliding" windows.
-    window: height, width of a sliding window.
-    stride: step of the windows as a share of their sides.
-    scales: inputs are resized by each of these and the results back.
-    flip: also apply it to the mirrored image.
-    crf: refines the result; None for no CRF.
-    dropout_samples: networks drawn by dropout to average over (Bayesian
-      SegNet); 0 leaves dropout out.
+    mode: "whole" for whole images, "sliding" for sliding windows.
+    window: Height and width of a sliding window.
+    stride: Step of the windows as a share of their sides.
+    scales: Factors by which the input is resized; probabilities are averaged.
+    flip: Whether to average with the mirrored input.
+    crf: Dense CRF that refines the result, or None for no CRF.
+    dropout_samples: Number of dropout samples to average over (Bayesian
+      SegNet); 0 switches dropout off.
   """
 
   mode: str = "whole"
@@ -72,16 +74,17 @@ class Inference:
       )
     if not 0 < self.stride <= 1:
       raise UserError(
-        f"eval.stride={self.stride}: expected a share of the window, above 0 "
-        "and at most 1"
+        f"eval.stride={self.stride}: expected a share of the window, greater "
+        "than 0 and at most 1"
       )
     if self.dropout_samples < 0:
       raise UserError(
-        f"eval.dropout_samples={self.dropout_samples}: expected 0 or more; 40 "
-        "are usual"
+        f"eval.dropout_samples={self.dropout_samples}: expected 0 or more; a "
+        "usual number is 40"
       )
 
   def __str__(self) -> str:
+    """Describes the settings in one line, for reports of scores."""
     parts = [self.mode]
     if self.mode == "sliding":
       h, w = self.window
@@ -89,16 +92,19 @@ class Inference:
     scales = ", ".join(f"{scale:g}" for scale in self.scales)
     plural = "s" if len(self.scales) > 1 else ""
     parts.append(f"scale{plural} {scales}")
-    parts.append("mirrored too" if self.flip else "not mirrored")
+    parts.append("with mirror image" if self.flip else "not mirrored")
     if self.dropout_samples:
-      parts.append(f"mean of {self.dropout_samples} networks by dropout")
+      parts.append(f"mean of {self.dropout_samples} dropout samples")
     if self.crf is not None:
       parts.append(str(self.crf))
     return "; ".join(parts)
 
 
 def create(config: ConfigDict) -> Inference:
-  """Reads `config.eval`; sliding windows have the size of the training crop."""
+  """Builds the settings of `config.eval`.
+
+  Sliding windows have the size of the training crop, `config.augment.crop`.
+  """
   return Inference(
     mode=config.eval.mode,
     window=tuple(config.augment.crop),
@@ -111,34 +117,40 @@ def create(config: ConfigDict) -> Inference:
 
 
 def predict_logits(
-  model: nn.Module, variables: Any, image: Images, how: Inference
+  model: nn.Module, variables: Any, image: Images, inference: Inference
 ) -> Logits:
-  """Class scores of each pixel, float32, at the size of `image`.
-
-  With one scale, one view and one window these are the network's own logits
-  (resized); otherwise the logarithm of averaged probabilities.
+  """Applies a network to normalised images.
 
   Args:
-    model: the network.
-    variables: its variables.
-    image: normalised images.
-    how: what to average over; a CRF needs the colours, so that
-      `make_predict_logits` adds it.
+    model: The network.
+    variables: Variables of the network.
+    image: Normalised images.
+    inference: Views to average over. Its CRF is not applied, because it needs
+      the colours of the images; `make_predict_logits` applies it.
+
+  Returns:
+    float32 at the size of `image`: the logits of the network if there is one
+    scale, one window and no mirror image, otherwise the logarithm of the
+    averaged probabilities.
   """
 
   def network(x):
-    if not how.dropout_samples:
+    if not inference.dropout_samples:
       return model.apply(variables, x, train=False)["logits"]
-    # One key for all images: an answer does not depend on its batch.
+    # A constant key makes evaluations repeatable.
     mean, _ = monte_carlo(
-      model, variables, x, key=jax.random.key(0), samples=how.dropout_samples
+      model,
+      variables,
+      x,
+      key=jax.random.key(0),
+      samples=inference.dropout_samples,
     )
     return _log(mean)
 
   views = [
-    _at_scale(network, image, scale, how, mirrored)
-    for scale in how.scales
-    for mirrored in ((False, True) if how.flip else (False,))
+    _at_scale(network, image, scale, inference, mirrored)
+    for scale in inference.scales
+    for mirrored in ((False, True) if inference.flip else (False,))
   ]
   if len(views) == 1:
     return views[0]
@@ -155,36 +167,36 @@ def make_predict_logits(
 
   Args:
     model: The network.
-    task: Normalises the images.
-    inference: How the network is applied.
-    mesh: The devices that images are split over; None for one device.
+    task: Task whose `normalise` prepares the images.
+    inference: Settings of inference.
+    mesh: Devices that images are split over; None for one device.
   """
 
   def logits(variables: Any, image: UInt8[Array, "n h w 3"]) -> Logits:
     result = predict_logits(model, variables, task.normalise(image), inference)
     if inference.crf is None:
       return result
-    return _refined(result, image, inference.crf, mesh)
+    return _refine(result, image, inference.crf, mesh)
 
   return logits
 
 
-def _refined(logits, image, crf: crf_settings.CRF, mesh):
-  """The logarithm of the CRF's probabilities."""
+def _refine(logits, image, crf: crf_settings.CRF, mesh):
+  """Returns the logarithm of the probabilities that a CRF refines."""
   if logits.ndim == 2:
     raise UserError(
-      "eval.crf is for networks that label pixels; this one classifies images, "
+      "eval.crf is for networks that label pixels; this one classifies images: "
       "use eval.crf=''"
     )
   refine = functools.partial(mean_field, crf=crf)
   if mesh is not None:
-    # Images are refined one by one: each device does its own.
+    # The CRF treats images separately, so each device refines its own.
     split = sharding.batch_split(mesh).spec
     refine = jax.shard_map(
       refine, mesh=mesh, in_specs=split, out_specs=split, check_vma=False
     )
   log_probability = jax.nn.log_softmax(logits)
-  return refine(jnp.maximum(log_probability, np.log(CERTAIN)), image)
+  return refine(jnp.maximum(log_probability, np.log(MIN_PROBABILITY)), image)
 
 
 def make_predict(
@@ -210,9 +222,9 @@ def make_predict(
 def ids_at_size(
   logits: Float[np.ndarray, "h w k"], size: tuple[int, int]
 ) -> Integer[np.ndarray, "{size[0]} {size[1]}"]:
-  """Classes after a bilinear resize of the logits, on the host.
+  """Resizes logits bilinearly and returns the class ids, on the host.
 
-  In stripes of rows, so that an image of any size fits in memory.
+  It works in stripes of rows, so that an image of any size fits in memory.
   """
   ids = np.empty(size, np.uint8 if logits.shape[-1] <= 256 else np.uint16)
   if tuple(logits.shape[:2]) == tuple(size):
@@ -230,45 +242,58 @@ def ids_at_size(
   return ids
 
 
-def _at_scale(network, image, scale: float, how: Inference, mirrored: bool):
-  """Logits at the size of `image`, the network seeing it at `scale`."""
+def _at_scale(
+  network, image, scale: float, inference: Inference, mirrored: bool
+):
+  """Applies the network to resized images; returns logits at their own size."""
   size = image.shape[1:3]
   scaled = tuple(max(round(side * scale), 1) for side in size)
   x = resize_bilinear(image, scaled, align_corners=False)
-  x = x[:, :, ::-1] if mirrored else x
-  logits = _in_windows(network, x, how) if how.mode == "sliding" else network(x)
+  if mirrored:
+    x = x[:, :, ::-1]
+  if inference.mode == "sliding":
+    logits = _in_windows(network, x, inference)
+  else:
+    logits = network(x)
   if logits.ndim == 2:
-    return logits  # A classifier's: one row an image, nothing to resize.
-  logits = logits[:, :, ::-1] if mirrored else logits
+    return logits  # The network classifies images: there is nothing to resize.
+  if mirrored:
+    logits = logits[:, :, ::-1]
   return resize_bilinear(logits, size, align_corners=False)
 
 
 def window_starts(size: int, window: int, stride: float) -> list[int]:
-  """First pixels of windows along an axis; the last one ends at its end."""
+  """Returns the first pixel of each window along an axis.
+
+  Args:
+    size: Length of the axis.
+    window: Length of a window. The last window ends at the end of the axis.
+    stride: Step of the windows as a share of their length.
+  """
   step = max(int(window * stride), 1)
   last = max(size - window, 0)
   return [*range(0, last, step), last]
 
 
-def _in_windows(network, image, how: Inference):
-  """Log of the mean probability over all windows that see a pixel."""
+def _in_windows(network, image, inference: Inference):
+  """Returns the log of the mean probability over the windows at each pixel."""
   height, width = image.shape[1:3]
-  window = how.window
-  # A window larger than the image is filled up with the mean colour.
+  window, stride = inference.window, inference.stride
+  # An image smaller than the window is padded with zeros, the mean colour.
   missing = [
     max(w - s, 0) for w, s in zip(window, (height, width), strict=True)
   ]
   image = jnp.pad(image, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
   starts = [
     (y, x)
-    for y in window_starts(height, window[0], how.stride)
-    for x in window_starts(width, window[1], how.stride)
+    for y in window_starts(height, window[0], stride)
+    for x in window_starts(width, window[1], stride)
   ]
   if len(starts) == 1:
     return network(image)[:, :height, :width]
-  seen = np.zeros((1, *image.shape[1:3], 1), np.float32)
+  windows = np.zeros((1, *image.shape[1:3], 1), np.float32)
   for y, x in starts:
-    seen[:, y : y + window[0], x : x + window[1]] += 1
+    windows[:, y : y + window[0], x : x + window[1]] += 1
 
   def add(total, start):
     corner = (0, start[0], start[1], 0)
@@ -286,13 +311,14 @@ def _in_windows(network, image, how: Inference):
   if output.ndim == 2:
     raise UserError(
       "eval.mode='sliding' is for networks that label pixels; this one "
-      "classifies images, use 'whole'"
+      "classifies images: use eval.mode='whole'"
     )
   total = jnp.zeros((*image.shape[:3], output.shape[-1]), jnp.float32)
-  # One compiled window, however many there are.
+  # With a scan, the network is compiled once for all windows.
   total, _ = jax.lax.scan(add, total, jnp.asarray(starts))
-  return _log(total / seen)[:, :height, :width]
+  return _log(total / windows)[:, :height, :width]
 
 
 def _log(probability):
+  """Returns the logarithm of a probability that may be 0."""
   return jnp.log(jnp.maximum(probability, jnp.finfo(jnp.float32).tiny))

@@ -1,11 +1,12 @@
-"""Inference over proposals: the largest score of any box that sees a pixel.
+"""Inference over object proposals: the maximum score over boxes.
 
-The idea (DeconvNet, arXiv:1505.04366, Sec. 3.4): boxes that may hold an
-object are cut out, resized to the size the network was trained at, scored,
-and put back; a pixel takes the maximum over boxes of each class score, so
-that objects are found at whatever scale a box shows them well. The authors
-took 50 of EdgeBox's boxes whose shorter side is 112 pixels or more. Boxes are
-the caller's, or a grid of windows.
+DeconvNet (arXiv:1505.04366, Sec. 3.4) crops the boxes that may contain an
+object, resizes the crops to the size of the training images, applies the
+network, and resizes the scores back to the boxes. Each pixel takes the maximum
+over boxes of the score of each class, so objects of any size are found in the
+box that shows them best. The authors use 50 boxes of EdgeBox whose shorter side
+is 112 pixels or more. Here the caller passes the boxes; `grid_boxes` returns
+a grid of windows.
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ from jaxseg.evaluation.inference import window_starts
 from jaxseg.layers.boxes import middles, require_inside
 from jaxseg.layers.resize import resample_bilinear
 
-# Top, left, bottom, right, in pixels; a box of the whole image is 0, 0, h, w.
+# Top, left, bottom, right in pixels. The whole image is the box (0, 0, h, w).
 Boxes = Float[Array, "m 4"] | Float[np.ndarray, "m 4"]
 
 
@@ -34,25 +35,28 @@ def score_proposals(
   side: int = 224,
   at_once: int = 4,
 ) -> Float[Array, "h w k"]:
-  """The largest score of each class over the boxes that cover a pixel.
+  """Returns the maximum score of each class over the boxes at each pixel.
 
-  Pixels that no box covers have zeros, whose argmax is class 0, background. To
-  be jitted with boxes of a fixed number; then they cannot be looked at, and
-  the caller should have passed them through `check_boxes`.
+  Under `jax.jit` the number of boxes is fixed and their values are unknown, so
+  the caller must check them with `check_boxes` before.
 
   Args:
-    model: the network.
-    variables: its variables.
-    image: one normalised image.
-    boxes: may overlap, and have any shape.
-    side: of the square each box is resized to.
-    at_once: boxes the network sees as one batch.
+    model: The network.
+    variables: Variables of the network.
+    image: One normalised image.
+    boxes: Boxes of any shape; they may overlap.
+    side: Side of the square that each box is resized to.
+    at_once: Number of boxes in one batch.
+
+  Returns:
+    Scores of each pixel. A pixel outside all boxes has zeros, whose argmax is
+    class 0, the background.
   """
   height, width = image.shape[:2]
   if not isinstance(boxes, jax.core.Tracer):
     boxes = check_boxes(boxes, (height, width))
   boxes = jnp.asarray(boxes, jnp.float32)
-  # To whole batches by repeating a box, which changes no maximum.
+  # Repeating the last box completes the last batch and changes no maximum.
   missing = -len(boxes) % at_once
   boxes = jnp.concatenate([boxes, jnp.repeat(boxes[-1:], missing, axis=0)])
 
@@ -61,11 +65,11 @@ def score_proposals(
     return resample_bilinear(image, rows, columns)
 
   def put_back(scores, box):
-    places = [_back(box[i], box[i + 2], side, image.shape[i]) for i in (0, 1)]
-    (rows, in_rows), (columns, in_columns) = places
+    rows, in_rows = _positions(box[0], box[2], side, height)
+    columns, in_columns = _positions(box[1], box[3], side, width)
     scores = resample_bilinear(scores, rows, columns)
-    seen = in_rows[:, None, None] & in_columns[None, :, None]
-    return jnp.where(seen, scores, -jnp.inf)
+    inside = in_rows[:, None, None] & in_columns[None, :, None]
+    return jnp.where(inside, scores, -jnp.inf)
 
   def one_batch(best, batch):
     crops = jax.vmap(crop)(batch)
@@ -83,11 +87,15 @@ def score_proposals(
 
 
 def check_boxes(boxes: Any, size: tuple[int, int]) -> np.ndarray:
-  """The boxes as float32 `[m, 4]`, each inside an image of `size`.
+  """Returns boxes as float32 `[m, 4]` after checking them.
+
+  Args:
+    boxes: Rows of (top, left, bottom, right).
+    size: Height and width of the image.
 
   Raises:
-    UserError: no boxes, not four numbers each, or one that is empty or
-      reaches beyond the image.
+    UserError: There are no boxes, a box does not have four numbers, is empty,
+      or extends beyond the image.
   """
   boxes = np.asarray(boxes, np.float32)
   if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
@@ -102,12 +110,12 @@ def check_boxes(boxes: Any, size: tuple[int, int]) -> np.ndarray:
 def grid_boxes(
   size: tuple[int, int], window: tuple[int, int], stride: float = 0.5
 ) -> np.ndarray:
-  """Windows that cover an image of `size`, as boxes `[m, 4]`.
+  """Returns overlapping windows that cover an image, as boxes `[m, 4]`.
 
   Args:
-    size: height and width of the image.
-    window: of the boxes; the image's where it is larger.
-    stride: step of the windows as a share of their sides.
+    size: Height and width of the image.
+    window: Height and width of the windows, at most those of the image.
+    stride: Step of the windows as a share of their sides.
   """
   window = tuple(min(w, s) for w, s in zip(window, size, strict=True))
   tops, lefts = (
@@ -119,8 +127,18 @@ def grid_boxes(
   )
 
 
-def _back(start, stop, side: int, size: int):
-  """Where on the crop each pixel of the image lies, and whether it does."""
+def _positions(first, last, side: int, size: int):
+  """Locates the pixels of the image on a resized crop, along one axis.
+
+  Args:
+    first: First edge of the box.
+    last: Last edge of the box.
+    side: Length of the resized crop.
+    size: Length of the image.
+
+  Returns:
+    The position of each pixel on the crop, and whether it lies in the box.
+  """
   centre = jnp.arange(size) + 0.5
-  source = (centre - start) * side / (stop - start) - 0.5
-  return source, (centre >= start) & (centre < stop)
+  position = (centre - first) * side / (last - first) - 0.5
+  return position, (centre >= first) & (centre < last)

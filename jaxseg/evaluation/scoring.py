@@ -1,10 +1,9 @@
-"""Scoring a network on a split: counts of every batch, added exactly.
+"""Scores a network on a split by adding up the counts of its batches.
 
-Training and the `evaluate` command score with the same functions, so their
-numbers agree. Counts are summed over the devices by `jit`, and over batches in
-64 bits on the host. Examples that fill up the last batch carry the ignore
-label and count nowhere, so any split size and any batch size give the same
-numbers.
+Training and the `evaluate` command use the same functions, so their scores
+agree. `jax.jit` adds the counts of all devices, and the host adds those of all
+batches in 64 bits. The examples that pad the last batch have the ignore label
+everywhere and count nowhere, so scores do not depend on the batch size.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -32,9 +31,9 @@ def make_count_step(
 
   Args:
     model: The network.
-    task: What its batches mean.
-    inference: How the network is applied.
-    mesh: The devices that batches are split over; None for one device.
+    task: Task that counts the outcomes.
+    inference: Settings of inference.
+    mesh: Devices that batches are split over; None for one device.
 
   Returns:
     A jitted function of (variables, batch) to the `counts` of the task.
@@ -60,10 +59,10 @@ def score(
   """Scores all batches of a split.
 
   Args:
-    count_step: Made by `make_count_step`.
+    count_step: Function that `make_count_step` returned.
     variables: Variables of the network.
-    batches: The whole split.
-    task: Turns the added counts into scores.
+    batches: All batches of the split.
+    task: Task that turns the added counts into scores.
     total: Number of batches, for the progress bar.
     progress: Whether to show a progress bar.
 
@@ -75,29 +74,33 @@ def score(
     desc="evaluate",
     unit="batch",
     total=total,
-    # With None, tqdm shows a bar only on a terminal.
+    # None shows the bar on terminals only.
     disable=None if progress and jax.process_index() == 0 else True,
     leave=False,
     dynamic_ncols=True,
   )
   sums: dict[str, np.ndarray] = {}
-  for counts in _one_behind(count_step, variables, bar):
+  for counts in _pipelined(count_step, variables, bar):
     for key, count in counts.items():
       sums[key] = sums.get(key, 0) + _in_64_bits(np.asarray(count))
   return task.scores(sums)
 
 
 def _in_64_bits(count: np.ndarray) -> np.ndarray:
+  """Returns counts as int64, or as float64 if they are not integers."""
   return count.astype(np.int64 if count.dtype.kind in "iu" else np.float64)
 
 
-def _one_behind(count_step, variables, batches) -> Iterator[dict[str, Any]]:
-  """Yields each result after the next step was dispatched."""
-  unread = None
+def _pipelined(count_step, variables, batches) -> Iterator[dict[str, Any]]:
+  """Yields the counts of each batch after dispatching the next batch.
+
+  Reading the counts then overlaps with the computation of the next ones.
+  """
+  previous = None
   for batch in batches:
-    result = count_step(variables, batch)
-    if unread is not None:
-      yield unread
-    unread = result
-  if unread is not None:
-    yield unread
+    counts = count_step(variables, batch)
+    if previous is not None:
+      yield previous
+    previous = counts
+  if previous is not None:
+    yield previous

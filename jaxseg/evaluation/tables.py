@@ -1,4 +1,4 @@
-"""Scores as text: the line of a log, the line of a bar, and the table."""
+"""Formats scores: for metrics.jsonl, as one line, and as a table."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,10 @@ from jaxseg.tasks.segmentation import Scores
 
 
 def flat(scores: Scores) -> dict[str, float]:
-  """The numbers of metrics.jsonl: overall and `iou/<class>`, if defined."""
+  """Returns the scores that metrics.jsonl has.
+
+  These are the overall scores and `iou/<class>`, as far as they are defined.
+  """
   return {
     key: value
     for key, value in scores.items()
@@ -19,7 +22,7 @@ def flat(scores: Scores) -> dict[str, float]:
 
 
 def headline(scores: Scores) -> str:
-  """The one line that a progress bar has room for."""
+  """Returns the overall scores in one line."""
   line = (
     f"mIoU {scores['miou']:.4f}, pixel accuracy "
     f"{scores['pixel_accuracy']:.4f}, loss {scores['loss']:.4f}"
@@ -30,7 +33,14 @@ def headline(scores: Scores) -> str:
 
 
 def format_table(scores: Scores, class_names: Sequence[str]) -> str:
-  """IoU, accuracy and share of the true pixels, a line a class."""
+  """Returns a table of the IoU, accuracy and pixel share of each class.
+
+  Its last lines are the means over classes and over pixels.
+
+  Args:
+    scores: Scores that a task returned.
+    class_names: Name of each class.
+  """
   width = max(len(name) for name in (*class_names, "mean over classes"))
   keys = ("iou", "accuracy", "share")
   heads = ("IoU", "accuracy", "share")
@@ -53,7 +63,8 @@ def format_table(scores: Scores, class_names: Sequence[str]) -> str:
   overall = f"mIoU {scores['miou']:.4f}   loss {scores['loss']:.4f}"
   if "rand_f" in scores:
     overall += (
-      f"   Rand F {scores['rand_f']:.4f}, cut at {scores['rand_threshold']}"
+      f"   Rand F {scores['rand_f']:.4f} at threshold"
+      f" {scores['rand_threshold']}"
     )
   return "\n".join(
     [
@@ -69,4 +80,5 @@ def format_table(scores: Scores, class_names: Sequence[str]) -> str:
 
 
 def _percent(value: float) -> str:
+  """Formats a share as a percentage, and NaN as "-"."""
   return "-" if np.isnan(value) else f"{100 * value:.2f}"

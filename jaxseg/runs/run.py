@@ -1,4 +1,4 @@
-"""A trained network, rebuilt from its work directory alone."""
+"""Loads a trained network from its work directory."""
 
 import dataclasses
 import functools
@@ -14,11 +14,17 @@ import numpy as np
 from jaxseg import files, models, tasks
 from jaxseg.data.placement import Placement
 from jaxseg.errors import UserError
-from jaxseg.evaluation import inference as inferences
+from jaxseg.evaluation import inference
 from jaxseg.evaluation.inference import Inference
 from jaxseg.runs.checkpoints import Checkpoints
 from jaxseg.runs.workdir import load_config
 from jaxseg.tasks.segmentation import Segmentation
+
+# Fields of `config.norm` that a norm has.
+_NORM_FIELDS = {
+  "batch": ("name", "momentum", "epsilon", "frozen"),
+  "group": ("name", "epsilon"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +32,11 @@ class Run:
   """A trained network.
 
   Attributes:
-    config: The configuration it was trained with.
+    config: The complete configuration of the training run.
     model: The network.
-    variables: Its parameters (their average, if training kept one) and batch
-      statistics.
-    step: The training step they are from.
+    variables: Parameters, or their moving average if training kept one, and
+      batch statistics.
+    step: Training step of the variables.
   """
 
   config: ConfigDict
@@ -40,44 +46,45 @@ class Run:
 
   @property
   def task(self) -> Segmentation:
-    """What the network's batches mean."""
+    """The task that the network was trained for."""
     return tasks.create(self.config)
 
   @property
   def inference(self) -> Inference:
-    """How the network is applied, as `config.eval` says."""
-    return inferences.create(self.config)
+    """The settings of inference in `config.eval`."""
+    return inference.create(self.config)
 
   def predict(
     self, image: UInt8[np.ndarray, "h w 3"]
   ) -> Integer[np.ndarray, "h w"]:
-    """Returns the class id of each pixel of one RGB image of any size.
+    """Returns the class id of each pixel of an RGB image of any size.
 
-    The first call compiles the network for the evaluation canvas. An image
-    larger than the canvas is shrunk to fit it, and its logits are enlarged
-    again. Threads may call this at the same time.
+    The first call compiles the network for the evaluation canvas. An image that
+    is larger than the canvas is shrunk to fit it, and its logits are enlarged
+    to its size. Several threads may call this method at the same time.
 
     Raises:
       UserError: The network classifies whole images.
     """
-    # Placed like an example whose labels nobody reads.
+    # `place` expects labels; they are not used here.
     labels = np.zeros(image.shape[:2], np.uint8)
-    example = self._placement.make(image, labels, np.dtype(np.uint8))
+    example = self._placement.place(image, labels, np.dtype(np.uint8))
     logits = self.compiled(self.variables, example["image"][None])
     h, w = example["size"]
-    return inferences.ids_at_size(
-      np.asarray(logits)[0, :h, :w], image.shape[:2]
-    )
+    return inference.ids_at_size(np.asarray(logits)[0, :h, :w], image.shape[:2])
 
   @functools.cached_property
   def compiled(self):
-    """The network, compiled for one image on the evaluation canvas."""
+    """The inference function, compiled for one image on the evaluation canvas.
+
+    It is a function of (variables, uint8 images) to logits.
+    """
     if self.config.task == "classification":
       raise UserError(
         f"{self.config.name} classifies whole images, so it predicts no masks; "
         "expected the run of a segmentation network"
       )
-    predict_logits = inferences.make_predict_logits(
+    predict_logits = inference.make_predict_logits(
       self.model, self.task, self.inference
     )
     shape = (1, *self._placement.canvas, 3)
@@ -89,6 +96,7 @@ class Run:
 
   @functools.cached_property
   def _placement(self) -> Placement:
+    """The placement of images on the evaluation canvas."""
     data = self.config.data
     height, width = self.config.eval.canvas or data.canvas
     red, green, blue = (round(255 * m) for m in data.mean)
@@ -100,15 +108,16 @@ class Run:
 
 
 def load_run(workdir: epath.PathLike, checkpoint: str | int = "best") -> Run:
-  """Rebuilds a network and its variables from a work directory.
+  """Loads a network and its variables from a work directory.
 
   Args:
-    workdir: A directory that training wrote.
-    checkpoint: "best" (by the score of the evaluation split; the last one if
-      none was evaluated), "last", or the number of a step.
+    workdir: Work directory of a training run.
+    checkpoint: "best" for the checkpoint with the best score on the evaluation
+      split, or the last one if none was evaluated; "last" for the last one; or
+      the number of a step.
 
   Raises:
-    UserError: There is no run, no checkpoint, or not the one asked for.
+    UserError: The work directory has no run or no such checkpoint.
   """
   workdir = files.to_path(workdir)
   config = load_config(workdir)
@@ -126,7 +135,9 @@ def load_run(workdir: epath.PathLike, checkpoint: str | int = "best") -> Run:
   else:
     step = int(checkpoint)
     if step not in steps:
-      raise UserError(f"{workdir}: no checkpoint of step {step}; has {steps}")
+      raise UserError(
+        f"{workdir}: no checkpoint of step {step}; steps with one: {steps}"
+      )
   tree = checkpoints.restore_as_saved(step)
   checkpoints.close()
   params = tree["params"] if tree.get("ema") is None else tree["ema"]
@@ -135,14 +146,18 @@ def load_run(workdir: epath.PathLike, checkpoint: str | int = "best") -> Run:
 
 
 def create_model(config: ConfigDict) -> nn.Module:
-  """Builds the network of a complete configuration."""
+  """Builds the network of a complete configuration.
+
+  Args:
+    config: The whole configuration, with the class names of its data set.
+
+  Raises:
+    UserError: A field of the network has an invalid value.
+  """
   fields = {"dtype": config.dtype, **config.model.to_dict()}
   norm = config.norm.to_dict()
-  used = {
-    "batch": ("name", "momentum", "epsilon", "frozen"),
-    "group": ("name", "epsilon"),
-  }.get(norm["name"], ("name",))
   if norm["name"] != "paper":
+    used = _NORM_FIELDS.get(norm["name"], ("name",))
     fields["norm"] = {key: norm[key] for key in used}
   return models.create(
     fields.pop("name"), num_classes=len(config.data.class_names), **fields

@@ -1,16 +1,18 @@
-"""Tasks: what the batches of a data set mean to training and evaluation.
+"""Tasks: the meaning of a batch in training and evaluation.
 
 A task is a frozen, hashable value without arrays. It has four methods:
 
-- `inputs(batch, key)`: the images that the network sees in training, and their
-  targets;
-- `loss(outputs, target)`: the loss of the network's outputs as (sum, weight);
-- `counts(logits, batch)`: what evaluation adds up over batches;
-- `scores(counts)`: the numbers that a person reads, from the added counts;
+- `inputs(batch, key)` returns the augmented images of a training batch and
+  their targets;
+- `loss(outputs, target)` returns the loss of the network's outputs as
+  (sum, weight);
+- `counts(logits, batch)` returns the counts that evaluation adds up over
+  batches;
+- `scores(counts)` returns the scores of the added counts, for people;
 
 and two attributes: `metric`, the score that selects the best checkpoint, and
-`class_names`. The training step and the evaluation know nothing else of a
-task, so a new task is one file here and one row of `TASKS`.
+`class_names`. Training and evaluation use nothing else of a task, so a new task
+is one file in this package and one row of `TASKS`.
 """
 
 from ml_collections import ConfigDict
@@ -25,11 +27,11 @@ TASKS = {"segmentation": Segmentation, "classification": Classification}
 
 
 def create(config: ConfigDict) -> Segmentation:
-  """Builds the task that a complete configuration describes.
+  """Builds the task of a complete configuration.
 
   Args:
-    config: The whole record; its `data` section names the classes, and holds
-      their ignore label and the normalisation.
+    config: The whole configuration. Its `data` section has the class names,
+      the ignore label, the mean and the standard deviation.
 
   Raises:
     UserError: `config.task` is unknown.
@@ -37,7 +39,7 @@ def create(config: ConfigDict) -> Segmentation:
   if config.task not in TASKS:
     raise unknown_name("task", config.task, TASKS)
   loss = config.loss.to_dict()
-  # The class weights that this asked for are in the record by now.
+  # Training has replaced `balance` by the class weights that it stands for.
   del loss["balance"]
   return TASKS[config.task](
     class_names=tuple(config.data.class_names),

@@ -1,8 +1,7 @@
 """Segmentation: every pixel has a class.
 
-Training augments image and label alike, and takes the cross-entropy of each
-valid pixel. Evaluation counts one confusion matrix over the whole split; all
-scores are read off that matrix.
+The loss is the cross-entropy of the valid pixels. Evaluation adds up one
+confusion matrix over the whole split and computes all scores from it.
 """
 
 from collections.abc import Mapping
@@ -23,18 +22,19 @@ Scores = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Segmentation:
-  """The segmentation of images into classes.
+  """Segmentation of images into classes.
 
   Attributes:
-    class_names: One name a class, in the order of the class ids.
-    mean: RGB mean in 0..1, subtracted from every image.
-    std: RGB standard deviation in 0..1; every image is divided by it.
-    ignore_label: Label of the pixels that count nowhere.
-    augmentation: How training images are changed at random.
-    heads_loss: Weights and form of the loss.
-    absent: Key of `metrics.ABSENT`: the score of a class that occurs in
-      neither truth nor prediction.
-    rand: Whether to score the Rand F-score of the regions, too.
+    class_names: Name of each class, in the order of the class ids.
+    mean: RGB mean in 0..1 that is subtracted from every image.
+    std: RGB standard deviation in 0..1 by which every image is divided.
+    ignore_label: Id of pixels that count nowhere.
+    augmentation: Random augmentation of training images and labels.
+    heads_loss: Loss of the network's outputs.
+    absent: Key of `metrics.ABSENT`, the IoU of a class that occurs in neither
+      truth nor prediction.
+    rand: Whether to compute the Rand F-score of connected regions as well.
+    metric: Score that selects the best checkpoint.
   """
 
   class_names: tuple[str, ...]
@@ -54,11 +54,11 @@ class Segmentation:
     return len(self.class_names)
 
   def target(self, label: jax.Array) -> jax.Array:
-    """Returns what the network shall predict, given labels `[n, h, w]`."""
+    """Returns the target of the loss, given labels `[n, h, w]`."""
     return label
 
   def normalise(self, image: jax.Array) -> jax.Array:
-    """Normalises images, uint8 or float32 in 0..1, by `mean` and `std`."""
+    """Returns images, uint8 or float32 in 0..1, less `mean`, over `std`."""
     return augment.normalise(image, self.mean, self.std)
 
   def inputs(self, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -66,11 +66,12 @@ class Segmentation:
 
     Args:
       batch: `image` uint8 `[n, h, w, 3]`, `label` `[n, h, w]`, `size` int32
-        `[n, 2]` and `index` int32 `[n]`, as `jaxseg.data` makes them.
-      key: Random key of this step.
+        `[n, 2]` and `index` int32 `[n]`; `jaxseg.data.dataset` describes them.
+      key: Random key of the step.
 
     Returns:
-      Normalised images, float32 `[n, ch, cw, 3]`, and their targets.
+      Normalised crops of the images, float32 `[n, crop_h, crop_w, 3]`, and
+      their targets.
     """
     image, label = augment.augment(
       key,
@@ -91,19 +92,22 @@ class Segmentation:
     return self.heads_loss(outputs, target, ignore_label=self.ignore_label)
 
   def counts(self, logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-    """Counts the outcome of one batch; counts of batches add up.
+    """Counts the outcomes of one batch.
+
+    The counts of several batches can be added.
 
     Args:
-      logits: The network's answer, float32 `[n, h, w, k]`.
-      batch: The batch it was asked about; examples that fill up the last batch
-        have the ignore label everywhere.
+      logits: Logits of the batch, float32 `[n, h, w, k]`.
+      batch: The batch. Examples that pad the last batch of a split have the
+        ignore label everywhere.
 
     Returns:
-      `confusion` int32 `[k, k]`; `loss_sum` and `loss_weight`, the negative
-      log-likelihood over valid pixels without class weights, smoothing and
-      auxiliary heads, so that runs which train with different losses can be
-      compared; with `rand` also `rand_f` `[t]` and `sections`, see
-      `rand_score.rand_f_scores`.
+      `confusion`, the int32 confusion matrix `[k, k]`; `loss_sum` and
+      `loss_weight`, the sum of the negative log-likelihood and the number of
+      valid pixels; and if `rand` is set, `rand_f` `[t]` and `sections` of
+      `rand_score.rand_f_scores`. The negative log-likelihood has no class
+      weights, label smoothing or auxiliary heads, so that runs trained with
+      different losses can be compared.
     """
     label = self.target(batch["label"])
     loss_sum, loss_weight = losses.softmax_cross_entropy(
@@ -128,17 +132,18 @@ class Segmentation:
     return counts
 
   def scores(self, counts: Mapping[str, np.ndarray]) -> Scores:
-    """Turns the counts of a whole split into scores.
+    """Computes scores from the counts of a whole split.
 
     Args:
-      counts: Sums over all batches; an empty mapping for an empty split.
+      counts: Sums of the counts of all batches; empty for an empty split.
 
     Returns:
       `loss`, `miou`, `pixel_accuracy`, `mean_accuracy`, `mean_dice` and
       `frequency_weighted_iou`; `iou/<class>`, `accuracy/<class>` and
-      `share/<class>` (of the true pixels) of each class; NaN where undefined;
-      and the int64 `confusion` matrix `[k, k]`. With `rand` also the best
-      `rand_f`, averaged over the sections, and its `rand_threshold`.
+      `share/<class>` (share of the true pixels) of each class; and the int64
+      `confusion` matrix `[k, k]`. If `rand` is set, also `rand_f`, the mean
+      over the sections at the best threshold, and this `rand_threshold`.
+      Undefined scores are NaN.
     """
     empty = np.zeros((self.num_classes, self.num_classes), np.int64)
     confusion = counts.get("confusion", empty)

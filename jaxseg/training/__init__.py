@@ -1,1 +1,1 @@
-"""Training: state, step, optimizers, checkpoints and the loop."""
+"""Training: setup, state, step, optimizers, reports and the loop."""

@@ -1,11 +1,10 @@
-"""Statistics of batch normalisation, recomputed for the current weights.
+"""Recomputes the statistics of batch normalisation for the current weights.
 
-Running averages lag behind the weights: while a network learns fast, they
-describe weights that it no longer has. SegNet and DeconvNet therefore average
-the statistics of many training batches after training (compute_bn_statistics.py
-of the SegNet tutorial; "precise" batch normalisation in Wu & Johnson 2021,
-arXiv:2105.07576, Sec. 3). `config.train.norm_batches` does so before each
-evaluation.
+Running averages lag behind the weights, in particular while a network learns
+fast. SegNet and DeconvNet therefore average the statistics of many training
+batches after training (compute_bn_statistics.py of the SegNet tutorial; called
+"precise" batch normalisation by Wu & Johnson 2021, arXiv:2105.07576, Sec. 3).
+If `config.train.norm_batches` is set, this is done before each evaluation.
 """
 
 from collections.abc import Iterable
@@ -35,18 +34,18 @@ def batch_statistics(
   """Returns the batch statistics of one training batch.
 
   A norm replaces its running average r by m r + (1 - m) b, with its momentum m
-  and the batch statistic b. This runs the update from r = 0 and from r = 1; the
-  two results determine m and b, whichever momentum a norm has and however
-  often it is applied. Both passes compute the same b, so the compiler merges
+  and the batch statistic b. This function runs the update from r = 0 and from
+  r = 1. The two results determine m and b, for any momentum and any number of
+  applications of a norm. Both passes compute the same b, so the compiler merges
   them into one.
 
   Args:
-    state: The train state; its averaged parameters are used if it has them.
-    batch: A batch as `train_step` takes it.
-    step: The step whose augmentation and dropout are drawn.
+    state: Train state. Its averaged parameters are used if it has them.
+    batch: Training batch.
+    step: Step whose random keys are used for augmentation and dropout.
     model: The network.
-    task: Augments the batch.
-    seed: Determines augmentation and dropout.
+    task: Task that augments the batch.
+    seed: Seed of augmentation and dropout.
 
   Returns:
     A tree like `state.batch_stats`; the statistics of frozen norms are
@@ -56,9 +55,9 @@ def batch_statistics(
   image, _ = task.inputs(batch, augment_key)
 
   def updated(value: float):
-    start = jax.tree.map(lambda a: jnp.full_like(a, value), state.batch_stats)
+    old = jax.tree.map(lambda a: jnp.full_like(a, value), state.batch_stats)
     _, updates = model.apply(
-      {"params": state.variables()["params"], "batch_stats": start},
+      {"params": state.variables()["params"], "batch_stats": old},
       image,
       train=True,
       rngs={"dropout": dropout_key},
@@ -88,15 +87,15 @@ def make_recompute_batch_stats(
 
   Args:
     model: The network.
-    task: Augments the batches.
-    seed: Determines augmentation and dropout.
+    task: Task that augments the batches.
+    seed: Seed of augmentation and dropout.
     count: Number of batches to average over.
-    mesh: The devices that batches are split over.
+    mesh: Devices that batches are split over.
 
   Returns:
-    A function of (state, batches) to a state whose `batch_stats` are the mean
-    of the statistics of the next `count` batches. The state of a network
-    without norms is returned unchanged.
+    A function of (state, batches) that returns a state whose `batch_stats` are
+    the mean statistics of the next `count` batches. The state of a network
+    without batch normalisation is returned unchanged.
   """
   statistics = jax.jit(
     functools.partial(batch_statistics, model=model, task=task, seed=seed),

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM let the current step finish and be saved.
+"""Lets the current step finish and be saved after Ctrl-C or SIGTERM.
 
 A single process stops after the current step. Several processes must stop
 after the same step: JAX's preemption service tells every process about a
@@ -13,22 +13,22 @@ from jax.experimental import multihost_utils
 
 
 class Interruption:
-  """Remembers a request to stop until the training loop asks for it.
+  """Stores a request to stop until the training loop reads it.
 
   Use it as a context manager around the loop. A second Ctrl-C raises
   KeyboardInterrupt at once.
 
   Attributes:
-    signal: Number of the signal that asked to stop, 0 if none did.
+    signal: Number of the signal that requested the stop, or 0.
   """
 
   def __init__(self):
     self.signal = 0
-    self._several = jax.process_count() > 1
+    self._is_distributed = jax.process_count() > 1
 
   def __enter__(self):
     numbers = [signal.SIGINT]
-    if not self._several:
+    if not self._is_distributed:
       # With several processes this handler belongs to JAX.
       numbers.append(signal.SIGTERM)
     self._previous = {n: signal.signal(n, self._record) for n in numbers}
@@ -42,16 +42,16 @@ class Interruption:
     if self.signal and number == signal.SIGINT:
       raise KeyboardInterrupt
     self.signal = number
-    if self._several:
+    if self._is_distributed:
       # JAX's preemption service reacts to SIGTERM only.
       os.kill(os.getpid(), signal.SIGTERM)
 
   def should_stop(self, step: int) -> bool:
     """Returns whether to save and stop after `step`.
 
-    Every process must call it after every step.
+    Every process must call this method after every step.
     """
-    if not self._several:
+    if not self._is_distributed:
       return bool(self.signal)
     stop = multihost_utils.reached_preemption_sync_point(step)
     if stop and not self.signal:

@@ -1,4 +1,4 @@
-"""The training loop: linear, from a configuration to a trained network."""
+"""The training loop, from a configuration to a trained network."""
 
 import functools
 import itertools
@@ -27,28 +27,28 @@ from jaxseg.training.validation import Validation
 
 
 def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
-  """Trains to `config.train.steps`, continuing what `workdir` holds.
+  """Trains to `config.train.steps`, or continues the run in `workdir`.
 
   Args:
-    config: A configuration; what only the data know is filled in.
-    workdir: Receives config.json, checkpoints/, metrics.jsonl, TensorBoard
-      events and pictures/.
+    config: A configuration. Fields that depend on the data are completed.
+    workdir: Work directory, which receives config.json, checkpoints/,
+      metrics.jsonl, TensorBoard events and pictures/.
 
   Returns:
     The scores of the final state on the evaluation split.
 
   Raises:
-    UserError: Bad data, a bad field, a full disk, or a loss that is not
-      finite.
+    UserError: The data or a field is invalid, the disk is full, or the loss is
+      not finite.
   """
   workdir = files.to_path(workdir)
   mesh = sharding.make_mesh()
   experiment = setup.create(config, mesh)
   options = experiment.options
-  chief = jax.process_index() == 0
-  if chief:
+  is_first_process = jax.process_index() == 0
+  if is_first_process:
     claim(experiment.config, workdir)
-  _say(experiment.description)
+  _print(experiment.description)
 
   checkpoints = Checkpoints(
     workdir, keep_last=options.keep_last, metric=experiment.task.metric
@@ -57,14 +57,18 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     state = experiment.first_state(mesh)
   else:
     state = checkpoints.restore(experiment.fresh_state(mesh))
-    _say(f"continuing {workdir} from step {int(state.step)}")
-  first, last = int(state.step), options.steps
+    _print(f"continuing {workdir} from step {int(state.step)}")
+  first_step, last_step = int(state.step), options.steps
   reports = Reports(
-    experiment.dataset, workdir, resume_step=first, enabled=chief
+    experiment.dataset,
+    workdir,
+    resume_step=first_step,
+    enabled=is_first_process,
   )
-  batches = train_batches(experiment, mesh, start_step=first)
+  batches = train_batches(experiment, mesh, start_step=first_step)
   batch = next(batches)
-  # Built before the step is compiled, which takes a while: it checks fields.
+  # Created before the step is compiled, because it checks fields and compiling
+  # takes a while.
   validate = Validation(experiment, mesh, reports)
   step_fn = compile_step(experiment, mesh, state, batch)
   recompute_batch_stats = make_recompute_batch_stats(
@@ -75,69 +79,107 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     mesh=mesh,
   )
 
-  scores, unread = None, None
+  scores, pending = None, None
   bar = tqdm(
-    total=last,
-    initial=first,
+    total=last_step,
+    initial=first_step,
     desc="train",
     unit="step",
-    disable=not chief,
+    disable=not is_first_process,
     dynamic_ncols=True,
   )
   with Interruption() as interruption, bar:
-    started, started_at = time.perf_counter(), first
-    for step in range(first + 1, last + 1):
+    throughput = Throughput(first_step)
+    for step in range(first_step + 1, last_step + 1):
       state, metrics = step_fn(state, batch)
-      # Reading the previous step's loss does not wait for this one.
-      check_finite(experiment, unread)
-      unread = (step, metrics, batch["index"])
+      # The loss of the previous step is read while this step runs.
+      check_finite(experiment, pending)
+      pending = (step, metrics, batch["index"])
       batch = next(batches)
       bar.update()
 
-      if step % options.log_every == 0 or step == last:
-        check_finite(experiment, unread)
-        seconds = time.perf_counter() - started
-        values = {key: float(value) for key, value in metrics.items()}
-        update = (step - 1) // experiment.accumulate
-        values["learning_rate"] = float(experiment.learning_rate(update))
-        values["images_per_second"] = (
-          (step - started_at) * options.batch_size / seconds
-        )
+      if step % options.log_every == 0 or step == last_step:
+        check_finite(experiment, pending)
+        values = logged_values(experiment, metrics, step, throughput)
         bar.set_postfix(loss=f"{values['loss']:.3f}")
         reports.scalars(step, "train", values)
-        started, started_at = time.perf_counter(), step
+        throughput.restart(step)
 
       scores = None
       stop = interruption.should_stop(step)
-      if not stop and (step % options.eval_every == 0 or step == last):
+      if not stop and (step % options.eval_every == 0 or step == last_step):
         if options.norm_batches:
           following = train_batches(experiment, mesh, start_step=step)
           state = recompute_batch_stats(state, following)
         scores = validate(state, step)
-        _say(f"step {step}: {tables.headline(scores)}")
-        started, started_at = time.perf_counter(), step
+        _print(f"step {step}: {tables.headline(scores)}")
+        throughput.restart(step)
       if stop or scores or step % options.checkpoint_every == 0:
-        check_finite(experiment, unread)
+        check_finite(experiment, pending)
         checkpoints.save(state, scores)
       if stop:
         checkpoints.close()
-        _say(f"saved at step {step}; the same command continues from there")
+        _print(f"saved at step {step}; the same command continues from there")
         raise SystemExit(128 + interruption.signal)
 
   checkpoints.close()
   if scores is None:
-    scores = validate(state, last)
+    scores = validate(state, last_step)
   reports.close()
-  _say(tables.format_table(scores, experiment.dataset.class_names))
-  _say(f"work directory: {workdir} (best: step {checkpoints.best_step()})")
-  _say(f"picture: {reports.picture_path(last)}")
+  _print(tables.format_table(scores, experiment.dataset.class_names))
+  _print(f"work directory: {workdir} (best: step {checkpoints.best_step()})")
+  _print(f"picture: {reports.picture_path(last_step)}")
   return scores
+
+
+class Throughput:
+  """Measures the steps per second since the last log line or evaluation."""
+
+  def __init__(self, step: int):
+    """Starts to measure after `step`."""
+    self.restart(step)
+
+  def restart(self, step: int) -> None:
+    """Starts again after `step`."""
+    self._time, self._step = time.perf_counter(), step
+
+  def steps_per_second(self, step: int) -> float:
+    """Returns the mean until `step`, which has just finished."""
+    return (step - self._step) / (time.perf_counter() - self._time)
+
+
+def logged_values(
+  experiment: Experiment,
+  metrics: dict[str, jax.Array],
+  step: int,
+  throughput: Throughput,
+) -> dict[str, float]:
+  """Returns the values that metrics.jsonl records of a training step.
+
+  Args:
+    experiment: Experiment with the schedule and the batch size.
+    metrics: Metrics that the step returned.
+    step: Number of steps taken.
+    throughput: Speed of the steps since the last log line.
+  """
+  speed = throughput.steps_per_second(step)
+  values = {key: float(value) for key, value in metrics.items()}
+  update = (step - 1) // experiment.accumulate
+  values["learning_rate"] = float(experiment.learning_rate(update))
+  values["images_per_second"] = speed * experiment.options.batch_size
+  return values
 
 
 def train_batches(
   experiment: Experiment, mesh: jax.sharding.Mesh, *, start_step: int
 ):
-  """Yields global batches start_step, start_step + 1, ... on the devices."""
+  """Yields global batches start_step, start_step + 1, ... on the devices.
+
+  Args:
+    experiment: Experiment with the data set.
+    mesh: Devices that batches are split over.
+    start_step: Step of the first batch.
+  """
   return sharding.device_batches(
     experiment.dataset.train_batches(
       start_step=start_step,
@@ -154,7 +196,18 @@ def compile_step(
   state: TrainState,
   batch: dict[str, jax.Array],
 ):
-  """Compiles the step ahead of time and reports how long that took."""
+  """Compiles the training step and prints how long that took.
+
+  Args:
+    experiment: Experiment with the model, the optimizer and the task.
+    mesh: Devices that batches are split over.
+    state: A train state, which gives the shapes.
+    batch: A batch, which gives the shapes.
+
+  Returns:
+    A function of (state, batch) to (state, metrics), as `train_step`. It
+    donates the memory of the state.
+  """
   step_fn = functools.partial(
     train_step,
     model=experiment.model,
@@ -175,43 +228,48 @@ def compile_step(
     .lower(state, batch)
     .compile()
   )
-  _say(
+  _print(
     f"step compiled for {mesh.size} {mesh.devices.flat[0].platform} device(s) "
     f"in {time.perf_counter() - started:.1f} s"
   )
   return compiled
 
 
-def check_finite(experiment: Experiment, unread) -> None:
-  """Stops on a loss or gradient that is not finite.
+def check_finite(
+  experiment: Experiment,
+  pending: tuple[int, dict[str, jax.Array], jax.Array] | None,
+) -> None:
+  """Checks that the loss and the gradient of a step are finite.
 
   Args:
-    experiment: Names the examples.
-    unread: None, or the step, its metrics, and the `index` of its batch.
+    experiment: Experiment with the data set.
+    pending: The step, its metrics and the `index` of its batch, or None if
+      there is no step to check.
 
   Raises:
-    UserError: Names the step and the files of its batch.
+    UserError: The message names the step and the files of its batch.
   """
-  if unread is None:
+  if pending is None:
     return
-  step, metrics, index = unread
+  step, metrics, index = pending
   values = {key: float(value) for key, value in metrics.items()}
   if all(np.isfinite(value) for value in values.values()):
     return
   dataset = experiment.dataset
-  mine = itertools.chain(
+  local = itertools.chain(
     *(np.asarray(s.data) for s in index.addressable_shards)
   )
-  names = [dataset.example_name(dataset.train_split, int(i)) for i in mine]
-  seen = ", ".join(f"{key} {value}" for key, value in values.items())
+  names = [dataset.example_name(dataset.train_split, int(i)) for i in local]
+  found = ", ".join(f"{key} {value}" for key, value in values.items())
   raise UserError(
-    f"step {step}: {seen}; examples: {', '.join(names)}; nothing of this step "
-    "was saved: lower config.optimizer.learning_rate, add warm-up, or set "
-    "config.optimizer.clip_norm, and look at these files"
+    f"step {step}: {found}; expected finite numbers; examples: "
+    f"{', '.join(names)}; this step was not saved: lower "
+    "config.optimizer.learning_rate, add warm-up, or set "
+    "config.optimizer.clip_norm, and check these files"
   )
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
   """Prints a line above the progress bar, in the first process only."""
   if jax.process_index() == 0:
     tqdm.write(text)

@@ -48,7 +48,7 @@ def schedule(config: ConfigDict, *, peak: float, steps: int) -> optax.Schedule:
     The learning rate as a function of the step.
 
   Raises:
-    UserError: Unknown `schedule.name`.
+    UserError: `schedule.name` is unknown.
   """
   warmup = config.warmup_steps
   decay = _decay(config, peak=peak, steps=steps)
@@ -95,11 +95,10 @@ def create(
     params: The parameters or their shapes; only their paths are read.
 
   Returns:
-    The chain of transformations that the module's docstring describes.
+    The chain of transformations in the order of the module docstring.
 
   Raises:
-    UserError: Unknown `optimizer.name`, or a pattern that matches no
-      parameter.
+    UserError: `optimizer.name` is unknown, or a pattern matches no parameter.
   """
   chain = []
   if config.clip_norm:
@@ -118,7 +117,7 @@ def create(
 def _moments_and_decay(
   config: ConfigDict, params: Any
 ) -> list[optax.GradientTransformation]:
-  """Builds momentum or moments, with the weight decay before or after."""
+  """Builds momentum or moments, and the weight decay before or after them."""
   moments = _moments(config)
   if not config.weight_decay:
     return moments
@@ -130,6 +129,7 @@ def _moments_and_decay(
 
 
 def _moments(config: ConfigDict) -> list[optax.GradientTransformation]:
+  """Builds the momentum or the moments of the optimizer."""
   if config.name == "sgd":
     return [optax.trace(config.momentum, config.nesterov)]
   if config.name == "adamw":
@@ -170,7 +170,7 @@ def _scale_by_path(
 
 
 def _map_paths(function: Callable[[str], Any], params: Any) -> Any:
-  """Returns a tree like `params` of function("backbone/stem/conv/kernel")."""
+  """Applies `function` to each path, such as "backbone/stem/conv/kernel"."""
   return flax.traverse_util.path_aware_map(
     lambda path, _: function("/".join(path)), params
   )
@@ -180,7 +180,7 @@ def _check_patterns(field: str, patterns: Sequence[str], params: Any) -> None:
   """Checks that each regular expression matches the path of a parameter.
 
   Raises:
-    UserError: Names the first pattern that matches none.
+    UserError: A pattern matches no path.
   """
   known = list(flax.traverse_util.flatten_dict(params, sep="/"))
   for pattern in patterns:

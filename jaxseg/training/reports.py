@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl, TensorBoard events and pictures.
+"""Writes metrics.jsonl, TensorBoard events and pictures of a training run.
 
 Only the first process writes.
 """
@@ -12,7 +12,7 @@ from jaxseg.runs.metrics_log import MetricsLog, tensorboard_writer
 
 
 class Reports:
-  """Writes scalars and pictures of a run into its work directory."""
+  """Writes scalars and pictures into a work directory."""
 
   def __init__(
     self,
@@ -25,11 +25,11 @@ class Reports:
     """Opens the log and the TensorBoard writer.
 
     Args:
-      dataset: Names and colours its classes.
+      dataset: Data set with the names and colours of the classes.
       workdir: The work directory.
-      resume_step: The step that training continues from; later lines of the
-        log are dropped.
-      enabled: Whether this process writes at all.
+      resume_step: Step that training continues from. Later lines of the log
+        are deleted.
+      enabled: Whether this process writes.
     """
     self._dataset = dataset
     self._workdir = workdir
@@ -41,7 +41,13 @@ class Reports:
     self._writer = tensorboard_writer(workdir, resume_step=resume_step)
 
   def scalars(self, step: int, split: str, values: dict[str, float]) -> None:
-    """Writes one line of metrics.jsonl, and the same to TensorBoard."""
+    """Writes values as a line of metrics.jsonl and to TensorBoard.
+
+    Args:
+      step: Number of training steps taken.
+      split: Split that the values belong to, or "train".
+      values: Value of each metric.
+    """
     if not self._enabled:
       return
     self._log.write(step, split, values)
@@ -59,7 +65,14 @@ class Reports:
     labels: np.ndarray,
     predictions: np.ndarray,
   ) -> None:
-    """Writes a picture of image, truth and prediction, one row an example."""
+    """Writes a picture with a row of image, truth and prediction per example.
+
+    Args:
+      step: Number of training steps taken.
+      images: The images.
+      labels: Class id, or ignore label, of each pixel.
+      predictions: Predicted class id of each pixel.
+    """
     if not self._enabled:
       return
     grid = pictures.comparison(
@@ -76,6 +89,6 @@ class Reports:
     )
 
   def close(self) -> None:
-    """Flushes TensorBoard."""
+    """Closes the TensorBoard writer and writes its remaining events."""
     if self._enabled:
       self._writer.close()

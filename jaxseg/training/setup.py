@@ -1,7 +1,7 @@
-"""From a configuration to the values that the training loop works with.
+"""Builds everything that the training loop uses from a configuration.
 
-`create` is the one place of training that reads the whole record. Everything
-below takes the values that it builds.
+Only `create` reads the whole configuration. The loop, the step and everything
+below them take the values that it builds.
 """
 
 import dataclasses
@@ -29,7 +29,10 @@ BALANCES = ("", "median_frequency")
 
 @dataclasses.dataclass(frozen=True)
 class LoopOptions:
-  """When the loop does what; `config.train` explains each field."""
+  """Options of the training loop.
+
+  The fields are those of `config.train`; `jaxseg/config.py` explains them.
+  """
 
   steps: int
   batch_size: int
@@ -43,23 +46,22 @@ class LoopOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """Everything that a training run is made of.
+  """Everything that a training run uses.
 
   Attributes:
-    config: The complete record; it is written to the work directory, and read
-      by nobody else.
-    description: What was built, in one line.
+    config: The complete configuration, which the work directory keeps.
+    description: Description of the network and data set in one line.
     dataset: The data set, open and checked.
     model: The network.
-    task: What a batch means.
-    inference: How the network is applied in evaluation.
-    optimizer: The optax transformation.
-    learning_rate: The learning rate as a function of the optimizer's updates.
-    accumulate: Steps per update of the optimizer.
-    ema_decay: Decay of the moving average of the parameters; 0 for none.
-    seed: Determines parameters, data order, augmentation and dropout.
+    task: The task, such as segmentation.
+    inference: Settings of inference in evaluation.
+    optimizer: Optax transformation.
+    learning_rate: Learning rate as a function of the number of updates.
+    accumulate: Number of steps per update of the optimizer.
+    ema_decay: Decay of the moving average of the parameters; 0 for no average.
+    seed: Seed of parameters, data order, augmentation and dropout.
     eval_batch_size: Global batch size of evaluation.
-    options: When the loop does what.
+    options: Options of the training loop.
   """
 
   config: ConfigDict
@@ -78,11 +80,11 @@ class Experiment:
 
   @property
   def image_shape(self) -> tuple[int, int, int, int]:
-    """Shape of one training image, as the network sees it."""
+    """Shape of a batch of one training crop."""
     return (1, *self.task.augmentation.crop, 3)
 
   def fresh_state(self, mesh: jax.sharding.Mesh) -> TrainState:
-    """Returns the initial state, created on the devices of the mesh."""
+    """Returns a random initial state, created on the devices of the mesh."""
     init = functools.partial(
       create_state,
       self.model,
@@ -94,7 +96,7 @@ class Experiment:
     return jax.jit(init, out_shardings=sharding.replicated(mesh))()
 
   def first_state(self, mesh: jax.sharding.Mesh) -> TrainState:
-    """Returns the initial state with the weights that `config.init` names."""
+    """Returns the initial state, with the weights of `config.init` if any."""
     state, init = self.fresh_state(mesh), self.config.init
     if not (init.model or init.backbone):
       return state
@@ -109,7 +111,8 @@ class Experiment:
     variables = jax.device_put(variables, sharding.replicated(mesh))
     ema = state.ema
     if ema is not None:
-      # The step donates parameters and average, so they must not share memory.
+      # The step donates the memory of the parameters and of their average, so
+      # they must be separate arrays.
       ema = jax.tree.map(jnp.copy, variables["params"])
     return state.replace(
       params=variables["params"], batch_stats=variables["batch_stats"], ema=ema
@@ -117,14 +120,15 @@ class Experiment:
 
 
 def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
-  """Opens the data and builds everything that the configuration describes.
+  """Opens the data set and builds the values that a configuration describes.
 
   Args:
-    config: The record, as a configuration file and the command line made it.
-    mesh: The devices that batches are split over.
+    config: Configuration, as `get_config` of a file returns it, with the
+      overrides of the command line.
+    mesh: Devices that batches are split over.
 
   Raises:
-    UserError: Bad data, or a field whose value is wrong.
+    UserError: A field has an invalid value, or a file cannot be used.
   """
   for field in ("train", "eval"):
     sharding.check_batch_size(
@@ -169,10 +173,10 @@ def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
 
 
 def completed(config: ConfigDict, dataset: data.Dataset) -> ConfigDict:
-  """Returns a copy that also holds what only the data know.
+  """Returns a copy of `config` with the fields that depend on the data.
 
-  The work directory keeps this record, so that a network can be rebuilt
-  without its data.
+  The work directory keeps the copy, from which the network can be rebuilt
+  without the data.
   """
   config = config.copy_and_resolve_references()
   config.data.update(
@@ -188,11 +192,14 @@ def completed(config: ConfigDict, dataset: data.Dataset) -> ConfigDict:
 
 
 def describe(config: ConfigDict, params: Any) -> str:
-  """Returns what was built, e.g. "pspnet (small: resnet18 of width 16, ...".
+  """Describes the network and the data set in one line.
+
+  An example is "pspnet (small: resnet18 of width 16, output stride 4), 616,864
+  parameters, on shapes".
 
   Args:
-    config: The complete record.
-    params: The parameters of the network, or their shapes.
+    config: The complete configuration.
+    params: Parameters of the network, or their shapes.
   """
   model = config.model.to_dict()
   words = [word for word in config.words if word != config.data.name]
@@ -204,9 +211,10 @@ def describe(config: ConfigDict, params: Any) -> str:
       parts[-1] += f" of width {backbone['width']}"
     if "output_stride" in backbone:
       parts.append(f"output stride {backbone['output_stride']}")
-  about = ": ".join(filter(None, (", ".join(words), ", ".join(parts))))
+  name = model["name"]
+  details = [", ".join(words), ", ".join(parts)]
+  details = ": ".join(text for text in details if text)
+  if details:
+    name += f" ({details})"
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
-  return (
-    f"{model['name']}{f' ({about})' if about else ''}, {count:,} parameters, "
-    f"on {config.data.name}"
-  )
+  return f"{name}, {count:,} parameters, on {config.data.name}"

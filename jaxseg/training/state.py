@@ -1,4 +1,7 @@
-"""The train state: arrays only, so that it is saved and sharded as it is."""
+"""The train state, which contains arrays only.
+
+It can therefore be saved, sharded and donated as a whole.
+"""
 
 from typing import Any
 
@@ -11,14 +14,14 @@ import optax
 
 @struct.dataclass
 class TrainState:
-  """Everything one training step reads and writes.
+  """Everything that a training step reads and writes.
 
   Attributes:
-    step: int32 scalar, steps taken.
-    params: parameters, float32.
-    batch_stats: running statistics of the norms, float32.
-    opt_state: the optimizer's slots.
-    ema: moving average of `params`, or None.
+    step: Number of steps taken, an int32 scalar.
+    params: Parameters, float32.
+    batch_stats: Running statistics of the norms, float32.
+    opt_state: State of the optimizer.
+    ema: Exponential moving average of `params`, or None.
   """
 
   step: Any
@@ -28,7 +31,7 @@ class TrainState:
   ema: Any
 
   def variables(self) -> dict[str, Any]:
-    """What `model.apply` takes for evaluation: the average if there is one."""
+    """Returns the variables for evaluation, with averaged parameters if any."""
     params = self.params if self.ema is None else self.ema
     return {"params": params, "batch_stats": self.batch_stats}
 
@@ -41,7 +44,17 @@ def create_state(
   *,
   ema: bool = False,
 ) -> TrainState:
-  """Initialises a state; pure, so it can be jitted with output shardings."""
+  """Returns a random initial state.
+
+  The function is pure, so it can be jitted with output shardings.
+
+  Args:
+    model: The network.
+    optimizer: Optax transformation.
+    key: Random key of the parameters.
+    image_shape: Shape of a batch of images, `(n, h, w, 3)`.
+    ema: Whether the state has a moving average of the parameters.
+  """
   variables = model.init(key, jnp.zeros(image_shape), train=False)
   params = variables["params"]
   return TrainState(

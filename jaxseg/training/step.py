@@ -1,9 +1,12 @@
 """One training step: a pure function of (state, batch).
 
 The same function runs under `jax.jit` over a mesh, under `jax.pmap` and under
-`jax.shard_map`; the latter two pass the mapped `axis_name`, and give it to the
-network's norm as well. All randomness follows from (seed, step, index of the
-example in its split), so it does not depend on how the batch is laid out.
+`jax.shard_map`. The latter two need the name of the mapped axis, as `axis_name`
+and as a field of the network's batch normalisation.
+
+Augmentation depends on the seed, the step and the indices of the examples, not
+on how the batch is split over devices. Dropout depends on the seed and the
+step, and under pmap and shard_map on the device as well.
 """
 
 import flax.linen as nn
@@ -16,7 +19,7 @@ from jaxseg.training.state import TrainState
 
 
 def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Returns the random keys of a step: of its augmentation and its dropout."""
+  """Returns the random keys of a step for augmentation and for dropout."""
   augment_key, dropout_key = jax.random.split(
     jax.random.fold_in(jax.random.key(seed), step)
   )
@@ -34,23 +37,23 @@ def train_step(
   ema_decay: float = 0.0,
   axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  """Takes one step.
+  """Takes one training step.
 
   Args:
-    state: The train state.
-    batch: What the task reads; for segmentation `image` uint8 `[n, h, w, 3]`,
+    state: Train state.
+    batch: Batch of the task. For segmentation, `image` uint8 `[n, h, w, 3]`,
       `label` `[n, h, w]`, `size` int32 `[n, 2]` and `index` int32 `[n]`.
     model: The network.
-    optimizer: An optax transformation, e.g. from `optimizers.create`.
-    task: Turns the batch into inputs and targets, and outputs into a loss.
-    seed: Determines augmentation and dropout.
+    optimizer: Optax transformation, for example from `optimizers.create`.
+    task: Task that returns the inputs and targets of the batch, and the loss.
+    seed: Seed of augmentation and dropout.
     ema_decay: Decay of the moving average of the parameters, if the state has
       one.
     axis_name: Name of the mapped axis under pmap or shard_map; None under jit.
 
   Returns:
-    The next state, and float32 scalars `loss` (the mean over the whole global
-    batch) and `gradient_norm`.
+    The next state, and the float32 scalars `loss`, the mean over the global
+    batch, and `gradient_norm`.
   """
   augment_key, dropout_key = step_keys(seed, state.step)
   image, target = task.inputs(batch, augment_key)
@@ -58,8 +61,8 @@ def train_step(
   params = state.params
   if axis_name is not None:
     dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
-    # Gradients of device-varying parameters stay local, so that the one psum
-    # below is right under pmap and shard_map alike.
+    # Gradients with respect to device-varying parameters are not summed over
+    # devices, so the psum below is correct under both pmap and shard_map.
     params = jax.lax.pcast(params, axis_name, to="varying")
 
   def loss_fn(params):
@@ -73,7 +76,7 @@ def train_step(
     total, weight = task.loss(outputs, target)
     if axis_name is not None:
       weight = jax.lax.psum(weight, axis_name)
-    # The mean over the global batch is taken once; it is 0 if nothing counts.
+    # This is the mean over the global batch, or 0 if no pixel counts.
     mean = total / jnp.where(weight > 0, weight, 1.0)
     return mean, updates.get("batch_stats", {})
 

@@ -1,4 +1,4 @@
-"""Scores and pictures of a network while it trains."""
+"""Evaluates a network during training and draws its predictions."""
 
 from typing import Any
 
@@ -13,20 +13,22 @@ from jaxseg.training.state import TrainState
 
 
 class Validation:
-  """Scores a state on the evaluation split, and draws its predictions."""
+  """Scores a train state on the evaluation split and draws predictions."""
 
   def __init__(
     self, experiment: Experiment, mesh: jax.sharding.Mesh, reports: Reports
   ):
     self._experiment, self._mesh, self._reports = experiment, mesh, reports
-    applied = (experiment.model, experiment.task, experiment.inference, mesh)
-    self._count_step = scoring.make_count_step(*applied)
+    model, task = experiment.model, experiment.task
+    settings = experiment.inference
+    self._count_step = scoring.make_count_step(model, task, settings, mesh)
     self._predict = jax.jit(
-      inference.make_predict(*applied), out_shardings=sharding.replicated(mesh)
+      inference.make_predict(model, task, settings, mesh),
+      out_shardings=sharding.replicated(mesh),
     )
 
   def __call__(self, state: TrainState, step: int) -> dict[str, Any]:
-    """Evaluates, logs and draws; returns the scores."""
+    """Writes scores and a picture to the work directory; returns the scores."""
     dataset = self._experiment.dataset
     variables = state.variables()
     examples = dataset.splits[dataset.eval_split]
@@ -42,7 +44,7 @@ class Validation:
     return scores
 
   def _batches(self):
-    """Returns global batches of the whole split, the last one padded."""
+    """Returns the global batches of the split; the last one is padded."""
     return sharding.device_batches(
       self._experiment.dataset.eval_batches(
         process_index=jax.process_index(), process_count=jax.process_count()
@@ -51,18 +53,18 @@ class Validation:
     )
 
   def _draw(self, variables: Any, step: int) -> None:
-    """Draws the first examples of the split."""
+    """Draws the first examples of the split and their predictions."""
     count = self._experiment.options.picture_count
     batch = next(iter(self._batches()))
     predictions = self._predict(variables, batch["image"])
-    # The first examples that this process holds of each global array.
+    # Each process reads the first examples on its own first device.
     images, labels = (
       np.asarray(batch[key].addressable_shards[0].data)[:count]
       for key in ("image", "label")
     )
     predictions = np.asarray(predictions)[: len(images)]
     if predictions.ndim == 1:
-      # The class of an image fills its picture.
+      # A classifier predicts one class, which fills the picture.
       predictions = predictions[:, None, None]
     predictions = np.broadcast_to(predictions, labels.shape)
     self._reports.picture(step, images, labels, predictions)

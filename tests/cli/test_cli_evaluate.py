@@ -76,7 +76,7 @@ def test_table_says_how_it_was_computed(score, capsys):
     "every pixel at 24x32",
     "sliding 64x64",
     "scales 0.5, 1",
-    "mirrored too",
+    "with mirror image",
     "counts 0",
     f"{100 * np.sum(list(IOU.values())) / 4:.2f}",
   ):

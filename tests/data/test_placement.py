@@ -29,7 +29,7 @@ def triangle(old: int, new: int) -> np.ndarray:
 
 def test_small_example_keeps_its_pixels():
   image, label = example(7, 16)
-  made = PLACEMENT.make(image, label, UINT8)
+  made = PLACEMENT.place(image, label, UINT8)
   np.testing.assert_array_equal(made["image"][:7], image)
   np.testing.assert_array_equal(made["label"][:7], label)
   np.testing.assert_array_equal(made["size"], [7, 16])
@@ -47,7 +47,7 @@ def test_small_example_keeps_its_pixels():
 )
 def test_large_example_shrinks(size, fitted):
   image, label = example(*size)
-  made = PLACEMENT.make(image, label, UINT8)
+  made = PLACEMENT.place(image, label, UINT8)
   height, width = fitted
   np.testing.assert_array_equal(made["size"], fitted)
   rows, columns = triangle(size[0], height), triangle(size[1], width)
@@ -81,7 +81,7 @@ def test_fitted_size(size, fitted):
 def test_labels_are_mapped_before_they_are_placed():
   placement = Placement((4, 4), (0, 0, 0), 9, label_map=((255, 1), (11, 9)))
   ids = np.array([[0, 255], [11, 1]], np.uint8)
-  made = placement.make(np.zeros((2, 2, 3), np.uint8), ids, UINT8)
+  made = placement.place(np.zeros((2, 2, 3), np.uint8), ids, UINT8)
   np.testing.assert_array_equal(made["label"][:2, :2], [[0, 1], [9, 1]])
   assert (made["label"][2:] == 9).all()
 
@@ -89,6 +89,8 @@ def test_labels_are_mapped_before_they_are_placed():
 def test_sixteen_bit_labels():
   placement = Placement((4, 4), (0, 0, 0), 65535)
   ids = np.full((8, 8), 300, np.uint16)
-  made = placement.make(np.zeros((8, 8, 3), np.uint8), ids, np.dtype(np.uint16))
+  made = placement.place(
+    np.zeros((8, 8, 3), np.uint8), ids, np.dtype(np.uint16)
+  )
   assert made["label"].dtype == np.uint16
   assert (made["label"] == 300).all()

@@ -44,8 +44,10 @@ def setup(kernel_size=3, size=(12, 17), n=2):
   return model, model.init(jax.random.key(0), image, train=False), image
 
 
-def run(model, variables, image, **how):
-  function = functools.partial(predict_logits, model, how=Inference(**how))
+def run(model, variables, image, **fields):
+  function = functools.partial(
+    predict_logits, model, inference=Inference(**fields)
+  )
   return np.asarray(jax.jit(function)(variables, image))
 
 
@@ -171,7 +173,7 @@ def test_a_classifier_is_not_applied_in_windows():
   how = {"scales": (1.0, 0.5), "flip": True}
   got = run(Classifier(), {}, image, **how)
   np.testing.assert_allclose(softmax(got), np.full((2, 3), 1 / 3), atol=1e-6)
-  with pytest.raises(UserError, match="use 'whole'"):
+  with pytest.raises(UserError, match="use eval.mode='whole'"):
     run(Classifier(), {}, image, mode="sliding", window=(6, 6), **how)
 
 
@@ -234,7 +236,7 @@ def test_windows_have_the_size_of_the_training_crop():
     ({"mode": "slidng"}, ["eval.mode", "did you mean 'sliding'"]),
     ({"scales": ()}, ["eval.scales=()"]),
     ({"scales": (1.0, 0.0)}, ["eval.scales=(1.0, 0.0)", "positive"]),
-    ({"stride": 0.0}, ["eval.stride=0.0", "above 0"]),
+    ({"stride": 0.0}, ["eval.stride=0.0", "greater than 0"]),
     ({"stride": 1.5}, ["eval.stride=1.5", "at most 1"]),
   ],
 )
