@@ -36,7 +36,7 @@ def overfit(
 
   Args:
     train_step: Function from (state, batch) to (state, metrics), for example
-      `jaxseg.training.train_step` with its keyword arguments bound and
+      `jaxseg.training.step.train_step` with its keyword arguments bound and
       compiled with `jax.jit`.
     score: Function from the state to a number; greater is better.
     state: State before the first step.

@@ -14,7 +14,7 @@ class Network(nn.Module):
   """A trunk of one convolution with a skip around it.
 
   Attributes:
-    fault: What is wrong with it; "" is nothing.
+    fault: Name of a fault of the network; "" for none.
   """
 
   fault: str = ""

@@ -4,7 +4,7 @@ from jaxseg.analysis import overfit
 
 
 def _halve(state, batch):
-  """The distance to the batch's target is halved."""
+  """Takes a step that halves the distance to the target."""
   return (state + batch) / 2, {}
 
 

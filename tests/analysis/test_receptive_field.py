@@ -1,4 +1,4 @@
-"""Receptive fields of small networks, against arithmetic."""
+"""Receptive fields of small networks equal arithmetic."""
 
 import flax.linen as nn
 import pytest

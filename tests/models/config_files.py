@@ -1,4 +1,4 @@
-"""Loads the files in `configs/`, which are scripts and no package."""
+"""Loads the files in `configs/`, which is not a package."""
 
 import importlib.util
 from pathlib import Path

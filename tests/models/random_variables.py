@@ -1,7 +1,8 @@
-"""Variables drawn in NumPy, of the shapes of a network's own.
+"""Random variables for the shapes of a network, drawn in NumPy.
 
-Nothing is left at the zeros and ones where `init` begins, which hide what is
-mixed up; and no unit is left without a signal.
+`init` sets biases, means, scales and variances to zeros and ones, which hide
+arrays that are confused with each other. Here all arrays are random, and every
+unit receives a signal.
 """
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 
 
 def he_positive(shapes, dtype=np.float32, *, low=0.0, high=0.1, seed=0):
-  """He-normal kernels; all vectors uniform between these two."""
+  """Draws He-normal kernels, and vectors uniform between `low` and `high`."""
   rng = np.random.default_rng(seed)
 
   def draw(leaf):
@@ -22,7 +23,13 @@ def he_positive(shapes, dtype=np.float32, *, low=0.0, high=0.1, seed=0):
 
 
 def he_normed(shapes, rng: np.random.Generator, *, bias: float):
-  """He-normal kernels, biases of this spread; scales and variances above 1."""
+  """Draws He-normal kernels, normal biases, and scales and variances above 1.
+
+  Args:
+    shapes: Shapes of the variables.
+    rng: Random generator.
+    bias: Standard deviation of biases and means.
+  """
 
   def draw(path, leaf):
     values = rng.standard_normal(leaf.shape)
@@ -38,7 +45,7 @@ def he_normed(shapes, rng: np.random.Generator, *, bias: float):
 
 
 def lecun_normed(shapes, dtype=np.float32):
-  """LeCun-normal kernels, biases around 0.1; scales and variances around 1."""
+  """Draws LeCun-normal kernels, and vectors near the initial values."""
   rng = np.random.default_rng(0)
 
   def draw(path, leaf):

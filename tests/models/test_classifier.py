@@ -45,7 +45,7 @@ def examples(count, side, classes=4):
 
 @pytest.mark.slow
 def test_overfits_32_images():
-  """100 % in evaluation mode, with the running statistics."""
+  """The accuracy is 100 % in evaluation, with the running statistics."""
   model = create("resnet")
   image, label = examples(32, 32)
   variables = jax.jit(lambda key: model.init(key, image, train=False))(
@@ -89,7 +89,7 @@ def test_bfloat16_keeps_float32_parameters_and_logits():
 
 
 @pytest.mark.parametrize("name", ["vgg16", "alexnet", "efficientnet_b0"])
-def test_dropout_follows_its_key_and_rests_in_evaluation(name):
+def test_dropout_depends_on_its_key_and_is_off_in_evaluation(name):
   model = models.create("classifier", num_classes=3, backbone=name)
   c5 = jnp.ones((2, 7, 7, 4))
   head = models.classifier.paper_head(model.backbone, c5, conv=ConvNormAct)(
@@ -113,7 +113,7 @@ def test_dropout_follows_its_key_and_rests_in_evaluation(name):
 
 
 def test_published_dropout_rates():
-  """Last dropout: torchvision's rates, and 1 - keep_prob of TensorFlow's."""
+  """The last dropout has torchvision's rate, or TensorFlow's 1 - keep_prob."""
   rates = {
     "alexnet": 0.5,
     "vgg16": 0.5,

@@ -97,7 +97,7 @@ def _flops(module, side):
   return outputs["logits"].shape, cost["flops"]
 
 
-def test_a_pass_at_448_costs_a_fraction_of_its_64_positions():
+def test_one_pass_at_448_costs_7_percent_of_64_windows():
   """Arithmetic: 15.35e9 products in convolutions and 0.12e9 in fc at 224.
 
   The expected ratio is (4 * 15.35 + 64 * 0.12) / (64 * 15.47) = 0.070. XLA does
@@ -112,7 +112,7 @@ def test_a_pass_at_448_costs_a_fraction_of_its_64_positions():
   assert dense / (64 * once) == pytest.approx(0.070, abs=0.003)
 
 
-def test_fcn_starts_from_it(tmp_path):
+def test_fcn_is_initialised_from_it(tmp_path):
   """FCN is initialised from all layers except the scores."""
   spec = {"name": "vgg11_bn", "width": 2}
   _, variables = _pair(spec, 224)

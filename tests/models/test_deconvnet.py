@@ -74,12 +74,12 @@ def test_maps_have_the_published_sizes():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 250), (256, 321)])
-def test_any_image_is_taken(size):
+def test_images_of_any_size(size):
   outputs, _ = network_shapes(models.create("deconvnet", num_classes=21), size)
   assert outputs["logits"].shape == (1, *size, 21)
 
 
-def test_a_small_image_is_filled_up_with_zeros():
+def test_a_small_image_is_zero_padded():
   """It is padded to 33 pixels, where the fifth ceil-mode pool is 2x2."""
   model = _create(backbone={**TINY["backbone"], "stage_sizes": (1,) * 5})
   image = jax.random.normal(jax.random.key(0), (1, 20, 25, 3))

@@ -97,7 +97,7 @@ def test_receptive_field_of_fc6(average_pool, side):
 
 
 @pytest.mark.slow
-def test_the_largest_score_of_the_three_scales_counts():
+def test_logits_are_the_maximum_over_scales():
   model = models.create(
     "deeplab_v2",
     num_classes=3,

@@ -53,7 +53,7 @@ def _shapes(size, num_classes=21, *, backbone, **fields):
 
 
 def _dilations(fields) -> dict[str, int]:
-  """Of each 3x3 convolution outside the first stages, as it is called."""
+  """Returns the dilation of each dilated convolution, by path."""
   seen = {}
 
   def record(next_function, args, kwargs, context):
@@ -80,7 +80,7 @@ def test_parameter_counts_are_published(fields, classes, without, count):
 
 
 def test_the_cascade_adds_nine_bottlenecks():
-  """Of 2048 and 512 features; the scores read 2048."""
+  """The bottlenecks have 2048 and 512 features; the classifier reads 2048."""
   params = _shapes((65, 65), variant="cascade", backbone=SHALLOW)[1]["params"]
   bottleneck = 2 * 2048 * 512 + 9 * 512**2 + 2 * (512 + 512 + 2048)
   assert total_size(params["cascade"]) == 9 * bottleneck
@@ -105,7 +105,7 @@ def test_a_crop_of_513(output_stride, side):
 def test_multi_grid_and_rates_double_with_the_resolution(
   output_stride, last, rates
 ):
-  """Sec. 3.2.1 and 3.3."""
+  """Output stride 8 has twice the dilations of 16 (Sec. 3.2.1 and 3.3)."""
   seen = _dilations({"backbone": {**SHALLOW, "output_stride": output_stride}})
   blocks = [f"backbone/stage4_block{b}/conv2/conv" for b in (1, 2, 3)]
   assert tuple(seen[name] for name in blocks) == last
@@ -131,7 +131,7 @@ def test_rates_of_the_cascade():
 
 
 def test_weights_fit_every_output_stride():
-  """The second stage of training goes on with the first one's weights."""
+  """The second stage of training starts from the weights of the first."""
   trees = [
     _shapes((65, 65), 2, backbone={**SMALL, "output_stride": s})[1]
     for s in (16, 8, 4)
@@ -154,15 +154,15 @@ def test_gradient_reaches_every_parameter_of_the_cascade():
   assert unreached_parameters(model, (33, 41), batch=4) == []
 
 
-def test_pyramid_of_a_far_pixel_sees_the_image_alone():
-  """Every branch but the mean reads at most its rate away."""
+def test_far_pixels_are_connected_by_the_mean_alone():
+  """Only the mean of the image reads pixels further away than the rate."""
   pyramid = AtrousSpatialPyramid(
     (2, 3, 4), 4, 0.0, *(functools.partial(ConvNormAct, norm=None),) * 2
   )
   x = jax.random.normal(jax.random.key(0), (1, 21, 21, 3))
   variables = pyramid.init(jax.random.key(1), x, train=False)
   apply = functools.partial(pyramid.apply, variables, train=False)
-  # The mean stays: what is added at one corner is taken at another.
+  # One corner is increased and another decreased, so the mean is unchanged.
   moved = x.at[0, 0, 0].add(1.0).at[0, 20, 20].add(-1.0)
   change = np.abs(apply(moved) - apply(x)).max(-1)[0]
   assert change[0, 0] > 1e-3 and change[4, 4] > 1e-3
@@ -172,7 +172,7 @@ def test_pyramid_of_a_far_pixel_sees_the_image_alone():
 
 
 def test_separable_weights():
-  """9 c + c f against 9 c f: 2048 -> 256 needs 542,720 for 4,718,592."""
+  """9 c + c f is 542,720 and 9 c f is 4,718,592 for c = 2048 and f = 256."""
   conv = functools.partial(ConvNormAct, norm=None, use_bias=False)
   x = jax.ShapeDtypeStruct((1, 3, 3, 2048), jnp.float32)
   count = {}
@@ -184,7 +184,7 @@ def test_separable_weights():
   assert list(count.values()) == [542_720, 4_718_592]
 
 
-def test_the_two_stages_are_the_papers():
+def test_both_stages_of_training_are_the_papers():
   """Sec. 4.1: 0.007 at 16, then 0.001 at 8 with frozen statistics."""
   first, second = (
     load_config("deeplab_v3", arg) for arg in ("camvid", "camvid,finetune")

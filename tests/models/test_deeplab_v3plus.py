@@ -63,7 +63,7 @@ def test_parameter_counts_are_published(fields, classes, count):
 
 @pytest.mark.parametrize(("output_stride", "side"), [(16, 33), (8, 65)])
 def test_a_crop_of_513(output_stride, side):
-  """Pyramid at 33 or 65, decoder at 129, and 304 features joined."""
+  """The pyramid has side 33 or 65, the decoder side 129 and 304 features."""
   outputs, variables = _shapes(
     (513, 513), backbone={**SHALLOW, "output_stride": output_stride}
   )
@@ -86,7 +86,7 @@ def test_a_crop_of_513(output_stride, side):
     pytest.param("densenet121", 256, 1024, marks=pytest.mark.slow),
   ],
 )
-def test_other_encoders_fit(backbone, low, high):
+def test_other_backbones(backbone, low, high):
   outputs, variables = _shapes((65, 97), backbone=backbone)
   assert outputs["logits"].shape == (1, 65, 97, 21)
   params = variables["params"]

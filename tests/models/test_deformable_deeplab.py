@@ -73,7 +73,7 @@ def _apply(model, variables, image) -> np.ndarray:
   return np.asarray(apply(variables, image)["logits"])
 
 
-def test_it_begins_as_the_plain_network():
+def test_initial_network_equals_the_plain_one():
   """Zero offsets give a plain convolution of the stage's dilation."""
   deformable, plain = _create(), _create(deformable_stages=())
   image = jax.random.normal(jax.random.key(0), (1, 64, 96, 3))
@@ -88,7 +88,7 @@ def test_it_begins_as_the_plain_network():
   np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
-def test_scores_are_stamped_sixteen_apart_and_cropped_by_eight():
+def test_upsampling_by_sixteen_is_cropped_by_eight():
   """Score i is centred between pixels 16 i + 7 and 16 i + 8."""
   model = _create()
   image = jnp.zeros((1, 64, 96, 3))

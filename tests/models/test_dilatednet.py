@@ -76,7 +76,7 @@ def test_margin_is_186():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 200), (65, 97)])
-def test_any_image_is_taken(size):
+def test_images_of_any_size(size):
   outputs, _ = network_shapes(models.create("dilatednet", num_classes=21), size)
   assert outputs["logits"].shape == (1, *size, 21)
 
@@ -96,7 +96,7 @@ def test_receptive_field_of_the_front_end():
 
 @pytest.mark.parametrize(("layers", "field"), [(7, 35), (8, 67), (10, 259)])
 def test_receptive_field_of_the_contexts(layers, field):
-  """1 + 2 d for each dilation d: 1 1 2 4 8 1, then 16, then 32 and 64."""
+  """A layer of dilation d adds 2 d: 1 1 2 4 8 1, then 16, then 32 and 64."""
   dilations = dilatednet.DILATIONS[layers]
   context = dilatednet.Context(dilations, (1,) * len(dilations))
   size = (field + 9, field + 9)
@@ -104,8 +104,8 @@ def test_receptive_field_of_the_contexts(layers, field):
   assert measured == ((field, field), (1, 1))
 
 
-def test_basic_context_begins_as_the_identity():
-  """Exactly so on positive scores, including the borders."""
+def test_basic_context_is_initially_the_identity():
+  """Positive scores are unchanged, also at the borders."""
   for layers, dilations in dilatednet.DILATIONS.items():
     context = dilatednet.Context(dilations, (1,) * (layers - 1))
     scores = jax.random.uniform(jax.random.key(1), (2, 9, 12, 5))
@@ -114,8 +114,8 @@ def test_basic_context_begins_as_the_identity():
     np.testing.assert_array_equal(y, scores)
 
 
-def test_large_context_hands_every_class_on():
-  """Eq. 5 evaluated directly, and the product of all layers' centre taps."""
+def test_large_context_initially_passes_every_class_on():
+  """Kernels equal Eq. 5, and the product of the centre taps is the identity."""
   classes = 3
   sizes = [classes * m for m in (1, *dilatednet.MULTIPLIERS["large"][8], 1)]
   product = np.eye(classes)
@@ -134,7 +134,7 @@ def test_large_context_hands_every_class_on():
   np.testing.assert_allclose(product, np.eye(classes), rtol=1e-5)
 
 
-def test_large_context_begins_with_noise_elsewhere():
+def test_large_context_is_noise_outside_the_identity():
   init = dilatednet.identity_init(4, 0.01)
   kernel = np.array(init(jax.random.key(0), (3, 3, 32, 64)))
   centre = kernel[1, 1].reshape(4, 8, 4, 16)
@@ -144,7 +144,7 @@ def test_large_context_begins_with_noise_elsewhere():
   assert abs(np.nanstd(kernel) - 0.01) < 2e-4  # Of 18,000 numbers.
 
 
-def test_scores_stand_on_every_eighth_pixel_of_a_mirrored_image():
+def test_scores_are_those_of_every_eighth_pixel():
   """The reference is the front end on an image that NumPy mirrored."""
   model = _create(context="none")
   image = np.random.default_rng(0).standard_normal((1, 17, 22, 3), np.float32)

@@ -123,7 +123,7 @@ def _logits(model, variables, image, **kwargs):
   return np.asarray(run(variables, image)["logits"])
 
 
-def test_evaluation_sees_what_training_sees():
+def test_evaluation_equals_training_without_dropout():
   """Without dropout both compute the same, and evaluation updates nothing."""
   model, variables, image = _network(dropout_rate=0.0)
   outputs, _ = jax.jit(
@@ -182,7 +182,7 @@ def test_a_frozen_norm_has_the_running_statistics_throughout():
   )
 
 
-def test_one_tree_whatever_the_statistics():
+def test_statistics_do_not_change_the_variables():
   trees = [
     _shapes("fc_densenet56", (16, 16), batch_statistics=s, **NARROW)[1]
     for s in ("batch", "image", "running")

@@ -139,7 +139,7 @@ def test_crops_of_a_500_image(crops):
 @pytest.mark.parametrize(
   "name", ["fcn_32s", "fcn_16s", "fcn_8s", "fcn_alexnet"]
 )
-def test_any_image_is_taken(name, size):
+def test_images_of_any_size(name, size):
   outputs, _ = network_shapes(_create(name), size)
   assert set(outputs) == {"logits"}
   assert outputs["logits"].shape == (1, *size, 5)
@@ -155,7 +155,7 @@ def test_four_channels_make_an_early_fusion():
   assert total_size(rgbd) - total_size(rgb) == 9 * 64
 
 
-def test_scores_begin_at_zero():
+def test_initial_scores_are_zero():
   model = _create("fcn_8s")
   image = jax.random.normal(jax.random.key(1), (1, 9, 13, 3))
   outputs, variables = jax.jit(
@@ -166,7 +166,7 @@ def test_scores_begin_at_zero():
     np.testing.assert_array_equal(variables["params"][name]["kernel"], 0)
 
 
-def test_learned_upsampling_begins_as_the_fixed_one():
+def test_initial_learned_upsampling_equals_the_fixed_one():
   image = np.random.default_rng(1).standard_normal((1, 40, 33, 3), np.float32)
   fixed, learned = (
     _create("fcn_8s", learned_upsampling=which)
@@ -190,7 +190,7 @@ def test_learned_upsampling_begins_as_the_fixed_one():
   np.testing.assert_allclose(y, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_at_once_scales_what_the_skips_score():
+def test_at_once_scales_the_maps_of_the_skips():
   """Scaling maps by 0.01 and 0.0001 equals scaling the score kernels."""
   image = np.random.default_rng(1).standard_normal((1, 20, 33, 3), np.float32)
   staged, at_once = _create("fcn_8s"), _create("fcn_8s_at_once")
@@ -237,7 +237,7 @@ def test_stages_start_from_one_another(learned, tmp_path, capsys):
     weights.save(path, previous)
 
 
-def test_the_next_stage_by_the_name_of_what_it_adds(tmp_path):
+def test_skip_names_the_layers_that_a_stage_adds(tmp_path):
   stages = [_create(name) for name in ("fcn_32s", "fcn_16s")]
   first, second = (
     he_positive(network_shapes(model, (9, 9))[1]) for model in stages

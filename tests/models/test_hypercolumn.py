@@ -99,7 +99,7 @@ def test_a_sum_over_layers_is_one_classifier_of_the_stack(backbone):
   )
 
 
-def test_maps_are_read_where_they_stand():
+def test_maps_are_read_at_their_positions():
   """In unpadded AlexNet, position i of conv1 is centred on pixel 4 i + 5."""
   trunk = backbones.create(TRUNK)
   conv1 = grids(trunk)["c2"]
@@ -111,7 +111,7 @@ def test_maps_are_read_where_they_stand():
   np.testing.assert_allclose(y[0, :5, 0, 0], 0)
 
 
-def test_elsewhere_a_map_is_the_image_made_smaller():
+def test_maps_of_other_backbones_are_resized_images():
   """Half-pixel bilinear interpolation, as torchvision resizes."""
   resnet = backbones.create({"name": "resnet18", "width": 4})
   x = jax.random.normal(jax.random.key(0), (2, 9, 13, 3))
@@ -148,7 +148,7 @@ def test_a_box_of_the_whole_image_is_the_whole_image():
 
 
 @pytest.mark.parametrize("grid_size", [1, 5, 10])
-def test_each_pixel_blends_the_classifiers_around_it(grid_size):
+def test_each_pixel_interpolates_the_classifiers_around_it(grid_size):
   """Heatmaps equal a loop over pixels if all classifiers are constants.
 
   Only the bias differs between grid cells. As in Fig. 3 of the paper, the

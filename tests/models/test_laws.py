@@ -62,7 +62,10 @@ each_kind = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def name(request) -> str:
-  """Name of a network; all tests of one network run one after another."""
+  """Returns the name of a network.
+
+  All tests of one network run in sequence, so that they share its traces.
+  """
   return request.param
 
 
@@ -70,10 +73,9 @@ def _network(name: str, **fields):
   return models.create(name, num_classes=21, **fields)
 
 
-# The tests of one network share its traces.
 @functools.lru_cache(maxsize=4)
 def _shapes(name, size):
-  """Outputs and variables of the network as published, in evaluation."""
+  """Returns the shapes of outputs and variables of the published network."""
   return network_shapes(_network(name), size, batch=2)
 
 
@@ -85,7 +87,7 @@ def _training_in_bfloat16(name):
 
 
 def test_logits_are_float32_at_the_size_of_the_image(name):
-  """At an odd size, at an even size, and at the paper's."""
+  """The sizes are an odd one, an even one and the paper's."""
   paper = PAPER_SIZES.get(name, OTHER_PAPERS_SIZE)
   sizes = {ODD, paper}
   if all(side % 2 for side in paper):
@@ -100,7 +102,7 @@ def test_logits_are_float32_at_the_size_of_the_image(name):
 
 
 def test_training_and_evaluation_have_one_tree(name):
-  """Also whatever the dtype of the computation is."""
+  """The dtype of the computation does not matter, either."""
   _, variables = _shapes(name, ODD)
   assert _training_in_bfloat16(name).variables == variables
 
@@ -115,8 +117,8 @@ def test_every_submodule_has_a_name(name):
   assert not [part for part in parts if re.fullmatch(r"[A-Z]\w*_\d+", part)]
 
 
-def test_bfloat16_is_computed_in_and_no_gradient_is_stopped(name):
-  """In training; variables and logits stay float32.
+def test_training_computes_in_bfloat16_and_stops_no_gradient(name):
+  """Variables and logits stay float32.
 
   Convolutions that give scores or offsets, and matrix products that resize
   scores or the image, are computed in float32. (A depthwise convolution is a
@@ -218,5 +220,5 @@ def _ends_of_input(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.slow
 @each_kind
-def test_learns_four_images_by_heart(name):
+def test_overfits_four_images(name):
   assert overfitting.overfit(name) > 0.95

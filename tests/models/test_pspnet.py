@@ -94,15 +94,15 @@ def test_levels_of_a_473_crop(output_stride, sides):
 
 
 def test_models_are_hashable():
-  """So that jit takes them as static arguments."""
+  """`jax.jit` takes hashable models as static arguments."""
   norm = {"name": "batch", "momentum": 0.5}
   for fields in (TINY, {**TINY, "norm": norm}, {**TINY, "dtype": "bfloat16"}):
     model = models.create("pspnet", num_classes=3, **fields)
     assert hash(model) == hash(model.clone())
 
 
-def test_the_first_loss_is_that_of_knowing_nothing():
-  """Scores are small beside one: each head begins near the log of classes."""
+def test_the_first_loss_is_that_of_a_uniform_prediction():
+  """Initial logits are small, so each loss is near log(classes)."""
   model = models.create(
     "pspnet",
     num_classes=11,
@@ -186,7 +186,7 @@ def test_caffes_windows_are_the_bins_of_its_crop(crop, side):
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (31, 7)])
 def test_caffes_windows_at_other_sizes(height, width):
-  """Ceil mode: side by side from the corner, the last over what it has."""
+  """In ceil mode the last window averages over the pixels inside the map."""
   x = np.random.default_rng(0).standard_normal((1, height, width, 2))
   got = window_avg_pool(jnp.asarray(x, jnp.float32), 20)
   bins = -(-height // 20), -(-width // 20)

@@ -91,7 +91,7 @@ def test_basic_has_four_levels_of_64_features():
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("size", [(1, 1), (5, 2), (33, 47)])
-def test_any_image_is_taken(name, size):
+def test_images_of_any_size(name, size):
   outputs, _ = network_shapes(_create(name), size)
   assert outputs["logits"].shape == (1, *size, 3)
 
@@ -107,7 +107,7 @@ def test_receptive_field_of_basics_deepest_features():
 
 
 @pytest.mark.parametrize("name", ["segnet", "segnet_basic"])
-def test_norms_begin_as_published(name):
+def test_initial_norms_are_the_published_ones(name):
   model = _create(name)
   init = jax.jit(functools.partial(model.init, train=False))
   variables = init(jax.random.key(0), jnp.ones((1, 1, 1, 3)))

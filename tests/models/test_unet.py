@@ -91,12 +91,12 @@ def test_parameter_counts_on_backbones(backbone):
 
 
 @pytest.mark.parametrize("backbone", ["alexnet", "googlenet", "xception41"])
-def test_other_backbones_serve_too(backbone):
+def test_other_backbones(backbone):
   outputs, _ = _shapes("unet_backbone", (75, 98), backbone=backbone)
   assert outputs["logits"].shape == (1, 75, 98, 2)
 
 
-def test_a_dilated_backbone_is_enlarged_less_often():
+def test_a_dilated_backbone_needs_fewer_upsamplings():
   outputs, variables = _shapes(
     "unet_backbone",
     (65, 97),
@@ -118,7 +118,7 @@ def test_a_dilated_backbone_is_enlarged_less_often():
 
 
 def test_sizes_of_the_figure():
-  """Fig. 1 of the paper, level by level."""
+  """Sides of all maps are those of Fig. 1."""
   outputs, variables = _shapes(
     "unet", (572, 572), channels=1, capture=True, mirrored=False
   )
@@ -134,7 +134,7 @@ def test_sizes_of_the_figure():
   assert outputs["logits"].shape == (1, 388, 388, 2)
 
 
-def test_sizes_that_unpadded_convolutions_can_have():
+def test_valid_sizes():
   table = [(188, 4), (204, 20), (556, 372), (572, 388), (588, 404)]
   for taken, given in table:
     assert unet.valid_sizes(given) == (taken, given)
@@ -143,7 +143,7 @@ def test_sizes_that_unpadded_convolutions_can_have():
 
 
 def _network(**fields):
-  """A narrow network with random weights everywhere, and an image."""
+  """Returns a narrow network, random variables, and an image."""
   model = models.create("unet", num_classes=3, **{**NARROW, **fields})
   rng = np.random.default_rng(0)
   image = rng.standard_normal((2, 23, 30, 3)).astype(np.float32)
@@ -156,7 +156,7 @@ def _apply(model, variables, image):
   return np.asarray(run(variables, jnp.asarray(image))["logits"])
 
 
-def test_the_border_is_the_mirror_image():
+def test_the_image_is_padded_by_reflection():
   model, variables, image = _network()
   # Two poolings: 4 b + 12 pixels become 4 b - 28.
   margin, (h, w) = 20, (24, 32)
@@ -170,7 +170,7 @@ def test_the_border_is_the_mirror_image():
 
 
 def test_tiles_are_seamless():
-  """A multiple of the poolings' 4 gives what the whole image gives."""
+  """Tiles of a multiple of 4 pixels, for two poolings, equal the whole."""
   model, variables, image = _network()
   tiled = jax.jit(functools.partial(unet.overlap_tile, model, tile=12))(
     variables, jnp.asarray(image)
@@ -181,7 +181,7 @@ def test_tiles_are_seamless():
 
 
 @pytest.mark.parametrize("padding", unet.PADDINGS)
-def test_every_skip_and_every_enlarged_map_is_read(padding):
+def test_every_skip_and_every_upsampled_map_is_read(padding):
   model, variables, image = _network(padding=padding)
   image = jnp.asarray(image)
 
@@ -197,7 +197,7 @@ def test_every_skip_and_every_enlarged_map_is_read(padding):
       assert (np.abs(half).max(axis=(0, 1, 3)) > 0).any()
 
 
-def test_users_errors():
+def test_errors_are_one_line():
   small = functools.partial(_shapes, "unet", (9, 40))
   with pytest.raises(UserError, match="9x40.*16 pixels or more"):
     small(padding="same")
@@ -214,7 +214,7 @@ def test_users_errors():
 
 
 def _torch_unet(params, x, model):
-  """The paper's network: unpadded, channels first, one level a turn."""
+  """Applies the paper's network, channels first, level by level."""
   torch = pytest.importorskip("torch")
   f = torch.nn.functional
 
@@ -253,7 +253,7 @@ def _torch_unet(params, x, model):
   ids=["figure", "released"],
 )
 def test_logits_and_gradients_equal_torchs(fields):
-  """The figure's network and the released one."""
+  """Both the network of Fig. 1 and the released one are compared."""
   model, variables, image = _network(**fields)
   original = functools.partial(_torch_unet, model=model)
   torch_parity.assert_equal(original, model, variables, image, train=False)

@@ -1,8 +1,8 @@
-"""A network beside the same one in PyTorch, on the same variables.
+"""Compares a network with a PyTorch implementation on the same variables.
 
-The original is a function `(params, image) -> logits` of PyTorch tensors:
-parameters by our paths and in our layout, "backbone/conv1_1/conv/kernel";
-image and logits channels first.
+The implementation is a function `(params, image) -> logits` of PyTorch tensors.
+`params` maps paths such as "backbone/conv1_1/conv/kernel" to arrays in jaxseg's
+layout; image and logits have their channels first.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from parity_table import channels_first, relative, relative_by_path
 
 
 def tensors(tree, *, requires_grad: bool = False) -> dict:
-  """The arrays of a tree as PyTorch's, by path."""
+  """Returns the arrays of a tree as PyTorch tensors, by path."""
   torch = pytest.importorskip("torch")
   return {
     path: torch.from_numpy(np.array(value)).requires_grad_(requires_grad)
@@ -36,19 +36,20 @@ def assert_equal(
   train: bool,
   floor: float = 0.0,
 ) -> None:
-  """Logits within 1e-4, gradients within 1e-3 of their largest values.
+  """Checks that logits agree within 1e-4 and gradients within 1e-3.
 
-  The gradients are those of a random projection of the logits, by every
-  parameter. In float64 no ReLU or maximum takes another side; the caller
-  enables it.
+  Differences are relative to the largest value of an array. The gradients are
+  those of a random projection of the logits with respect to every parameter.
+  Callers enable float64, because rounding errors of float32 can flip a ReLU or
+  a maximum.
 
   Args:
-    original: the network in PyTorch.
-    model: ours.
-    variables: of ours.
+    original: The PyTorch implementation.
+    model: The network.
+    variables: Variables of the network.
     image: `[n, h, w, c]`, of the variables' dtype.
-    train: whether our network is called as in training.
-    floor: see `relative_by_path`.
+    train: Value of the network's `train` argument.
+    floor: Least denominator of a relative difference, see `relative_by_path`.
   """
   torch = pytest.importorskip("torch")
   params = tensors(variables["params"], requires_grad=True)

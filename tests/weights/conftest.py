@@ -37,7 +37,7 @@ def resnet18_shapes(width: int, classes: int) -> dict[str, tuple[int, ...]]:
 
 @pytest.fixture
 def state_dict() -> dict[str, np.ndarray]:
-  """Random arrays of a narrow ResNet-18 with five classes."""
+  """Returns random arrays of a narrow ResNet-18 with five classes."""
   rng = np.random.default_rng(0)
   return {
     name: rng.standard_normal(shape).astype(np.float32)
@@ -49,7 +49,7 @@ def state_dict() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def resnet18_file(tmp_path) -> str:
-  """A file with zeros for a ResNet-18 of two classes, in PyTorch's names."""
+  """Writes zeros for a ResNet-18 of two classes, under PyTorch's names."""
   shapes = resnet18_shapes(64, 2)
   path = tmp_path / "theirs.npz"
   np.savez(path, **{n: np.zeros(s, np.float32) for n, s in shapes.items()})
@@ -58,5 +58,5 @@ def resnet18_file(tmp_path) -> str:
 
 @pytest.fixture
 def classifier():
-  """The network that `state_dict` belongs to."""
+  """Returns the network that `state_dict` belongs to."""
   return models.create("classifier", num_classes=CLASSES, backbone=SMALL)

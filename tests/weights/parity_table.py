@@ -1,22 +1,22 @@
-"""Every classification network against its PyTorch original, as a table.
+"""Compares every classification network with its PyTorch original.
 
   python tests/weights/parity_table.py > table.md
 
-Each network is built in torchvision (or timm) without weights and filled with
-random ones: He-normal kernels, random biases and scales, and random running
-statistics of a size that keeps activations of order one through any depth.
-(Where they grow, a gate's sigmoid turns rounding errors into another network,
-in PyTorch as here.) Its state dict is converted, and both networks read the
-same image, even in height and odd in width:
+Each network is built in torchvision (or timm) with random weights: He-normal
+kernels, random biases and scales, and random running statistics of a size that
+keeps activations of order one at any depth. (Large activations would let the
+sigmoid of a gate magnify rounding errors, in both frameworks.) The state dict
+is converted, and both networks read the same image, whose height is even and
+whose width is odd:
 
-- evaluation: max |difference| of the logits over max |logit|, float32;
-- training: the same for every parameter's gradient of a random projection of
-  all outputs, and for the updated running statistics. In float64, for in
-  float32 a rounding error may take the other side of a ReLU, and whole
-  gradients differ by per cents. Dropout and stochastic depth are off, since
-  the two frameworks draw different numbers.
+- evaluation: max |difference| of the logits over max |logit|, in float32;
+- training: the same for the gradient of a random projection of all outputs
+  with respect to every parameter, and for the updated running statistics. This
+  is computed in float64, because a rounding error of float32 can flip a ReLU,
+  which changes gradients by several per cent. Dropout and stochastic depth are
+  off, because the frameworks draw different random numbers.
 
-The tests next to this file run its functions.
+The tests in this folder call the functions of this file.
 """
 
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ from jaxseg.weights import paths
 CLASSES = 10
 SIZE = (64, 97)
 
-# Ours: the package, and their name.
+# Name of a backbone -> (library, name of the network in the library).
 NETWORKS = {
   "alexnet": ("torchvision", "alexnet"),
   **{
@@ -67,7 +67,7 @@ NETWORKS = {
   **{f"xception{n}": ("timm", f"xception{n}") for n in (41, 65)},
 }
 
-# One of each family is compared in training too.
+# One network of each family, which is compared in training, too.
 TRAINED = (
   "alexnet",
   "vgg11_bn",
@@ -83,10 +83,10 @@ TRAINED = (
 
 
 def import_original(package: str):
-  """torchvision or timm, also where torchvision's operators do not load.
+  """Imports torchvision or timm.
 
-  The networks need none of its compiled operators; a file beside the
-  repository declares them, if there is one.
+  The networks need none of torchvision's compiled operators. Where these do not
+  load, a file beside the repository declares them, if it exists.
   """
   try:
     return importlib.import_module(package)
@@ -101,7 +101,7 @@ def import_original(package: str):
     for name in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
       del sys.modules[name]
     spec = importlib.util.spec_from_file_location(stub.stem, stub)
-    # Kept: what a library declares is gone when it is collected.
+    # The declarations last as long as the module, so it is kept.
     sys.modules[stub.stem] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[stub.stem])
     return importlib.import_module(package)
@@ -141,22 +141,22 @@ def zeros_of(model) -> dict[str, np.ndarray]:
 
 
 def random_image(count: int, dtype=np.float32, size=SIZE) -> np.ndarray:
-  """Normal noise `[count, *size, 3]`."""
+  """Returns normal noise `[count, *size, 3]`."""
   rng = np.random.default_rng(count)
   return rng.standard_normal((count, *size, 3)).astype(dtype)
 
 
 def channels_first(image: np.ndarray):
-  """The same image as PyTorch reads it."""
+  """Converts an image to a PyTorch tensor `[n, c, h, w]`."""
   import torch
 
   return torch.from_numpy(image.transpose(0, 3, 1, 2))
 
 
 def randomise(model, size=SIZE) -> None:
-  """Random parameters and running statistics; no dropout.
+  """Draws parameters and running statistics, and switches dropout off.
 
-  The statistics are those of an image of this size.
+  The running statistics suit an image of this size.
   """
   import torch
 
@@ -169,8 +169,8 @@ def randomise(model, size=SIZE) -> None:
           module.bias.normal_(0, 0.1)
       elif isinstance(module, torch.nn.BatchNorm2d):
         module.weight.uniform_(0.5, 1.5)
-        # Mostly above the ReLU's kink: without it 200 random layers magnify
-        # the rounding errors of the first a hundred thousand times.
+        # Most inputs of the ReLU are positive. Otherwise 200 random layers
+        # would magnify rounding errors of the first by a factor of 1e5.
         module.bias.normal_(0.5, 0.3)
         hooks.append(module.register_forward_pre_hook(disturbed_statistics))
       elif isinstance(module, torch.nn.Dropout):
@@ -184,10 +184,11 @@ def randomise(model, size=SIZE) -> None:
 
 
 def disturbed_statistics(norm, inputs) -> None:
-  """Random running statistics that bring what a norm reads to order one.
+  """Draws running statistics that scale the input of a norm to order one.
 
-  The mean square stands for the variance: on maps of a few pixels the mean is
-  much the larger, and to subtract it is to magnify rounding errors.
+  The mean square replaces the variance. On maps of a few pixels the mean is
+  much larger than the deviation, so subtracting it would magnify rounding
+  errors.
   """
   import torch
 
@@ -199,11 +200,11 @@ def disturbed_statistics(norm, inputs) -> None:
 def convert(
   name: str, state_dict, dtype: str = "float32"
 ) -> tuple[nn.Module, dict]:
-  """Our network and its variables from the original's state dict."""
+  """Builds the network in jaxseg and converts the original's state dict."""
   library, _ = NETWORKS[name]
   fields = {}
   if name.startswith("xception"):
-    # timm's momentum; ours is the authors' 0.9997.
+    # timm's momentum; jaxseg's default is the authors' 0.9997.
     fields["norm"] = {"name": "batch", "momentum": 0.9, "epsilon": 1e-3}
   model = models.create(
     "classifier",
@@ -218,25 +219,25 @@ def convert(
 
 
 def relative(ours, theirs) -> float:
-  """max |ours - theirs| over max |theirs|."""
+  """Returns max |ours - theirs| / max |theirs|."""
   theirs = np.asarray(theirs)
   return float(np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs)))
 
 
 def largest(values: Iterable[float]) -> float:
-  """0 of none; NaN if any is, wherever it stands."""
+  """Returns the largest value, 0 if there is none, NaN if any value is NaN."""
   return float(np.max([0.0, *values]))
 
 
 def without_dropout(next_function, args, kwargs, context):
-  """An interceptor that makes every `nn.Dropout` the identity."""
+  """Makes every `nn.Dropout` the identity; a Flax interceptor."""
   if isinstance(context.module, nn.Dropout):
     return args[0]
   return next_function(*args, **kwargs)
 
 
 def outputs_of(original, image, *, train: bool) -> dict:
-  """Their outputs under our names, auxiliary heads included."""
+  """Returns the original's outputs by jaxseg's keys, with auxiliary heads."""
   import torch
 
   seen = {}
@@ -253,7 +254,7 @@ def outputs_of(original, image, *, train: bool) -> dict:
       if train:
         hooks.append(aux.register_forward_hook(keep(key)))
       else:
-        # In evaluation the original leaves its auxiliary heads out.
+        # In evaluation the original does not apply its auxiliary heads.
         hooks.append(
           block.register_forward_hook(
             lambda module, inputs, output, key=key, aux=aux: seen.update(
@@ -269,7 +270,7 @@ def outputs_of(original, image, *, train: bool) -> dict:
 
 
 def evaluation_difference(name: str, original) -> float:
-  """Largest relative difference of any output in evaluation mode."""
+  """Returns the largest relative difference of any output in evaluation."""
   model, variables = convert(name, original.state_dict())
   image = random_image(1)
   theirs = outputs_of(original, channels_first(image), train=False)
@@ -279,7 +280,7 @@ def evaluation_difference(name: str, original) -> float:
 
 
 def training_differences(name: str, original) -> tuple[float, float]:
-  """Largest relative differences of gradients and of running statistics."""
+  """Returns the largest differences of gradients and of running statistics."""
   image = random_image(4, np.float64)
   projection = np.random.default_rng(0).standard_normal((4, CLASSES))
   original = original.double()
@@ -295,9 +296,9 @@ def training_differences(name: str, original) -> tuple[float, float]:
 
 
 def train_gradients(model, variables, image, projection) -> tuple[dict, dict]:
-  """Of the projection of every output, and the updated running statistics."""
+  """Returns the gradients of the projection, and updated running statistics."""
 
-  # Run once, so compiled in a hurry.
+  # The step runs once, so the compiler does not optimise it.
   @functools.partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0}
   )
@@ -319,7 +320,7 @@ def train_gradients(model, variables, image, projection) -> tuple[dict, dict]:
 
 
 def state_after_backward(original, image, projection) -> dict:
-  """A state dict of gradients, and of running statistics as ours are."""
+  """Returns a state dict of gradients, and of running statistics as in Flax."""
   import torch
 
   state = {k: v.clone() for k, v in original.state_dict().items()}
@@ -331,7 +332,8 @@ def state_after_backward(original, image, projection) -> dict:
   for key, value in original.named_parameters():
     state[key] = value.grad
   for key, (module, seen) in counts.items():
-    # Torch mixes in the unbiased variance, n / (n - 1) of ours.
+    # PyTorch's running variance uses the unbiased variance, n / (n - 1) times
+    # that of Flax.
     m, n = module.momentum, seen[-1]
     before = state[f"{key}.running_var"]
     batch = (module.running_var - (1 - m) * before) / m * (n - 1) / n
@@ -341,7 +343,11 @@ def state_after_backward(original, image, projection) -> dict:
 
 
 def count_values(original) -> dict:
-  """For each norm, by name, how many values a channel had when last run."""
+  """Records how many values per channel each norm reads in later calls.
+
+  Returns:
+    Name of each norm -> (the norm, list with one number per call).
+  """
   import torch
 
   counts = {}
@@ -358,10 +364,11 @@ def count_values(original) -> dict:
 
 
 def relative_by_path(ours, theirs, floor: float = 0.0) -> dict[str, float]:
-  """`relative` of each array; one that ought to be zero is held to the others.
+  """Returns the relative difference of each array.
 
-  A bias before a norm has no gradient but what rounding leaves: an array's
-  largest value counts as `floor` of the largest of all at least.
+  The gradient of a bias before a norm is zero except for rounding errors. The
+  denominator of each array is therefore at least `floor` times the largest
+  value of all arrays.
   """
   ours, theirs = paths.flatten(ours), paths.flatten(theirs)
   assert ours.keys() == theirs.keys()
@@ -376,12 +383,12 @@ def relative_by_path(ours, theirs, floor: float = 0.0) -> dict[str, float]:
 
 
 def largest_difference(ours, theirs) -> float:
-  """Over all arrays."""
+  """Returns the largest relative difference of all arrays."""
   return largest(relative_by_path(ours, theirs, 1e-2).values())
 
 
 def row(name: str) -> str:
-  """One line of the table."""
+  """Returns one row of the table."""
   package, theirs = NETWORKS[name]
   original = build_original(name)
   count = sum(p.numel() for p in original.parameters())

@@ -30,14 +30,14 @@ def conv_norm(into, out, kernel=1, dilation=1, padding=None):
 
 
 def resnet(**fields):
-  """A shallow torchvision ResNet of bottlenecks."""
+  """Builds a shallow torchvision ResNet of bottlenecks."""
   torchvision = parity.import_original("torchvision")
   block = torchvision.models.resnet.Bottleneck
   return torchvision.models.ResNet(block, LAYERS, **fields)
 
 
 class Pyramid(nn.Module):
-  """VainF's ASPP: 1x1, three rates, the image's mean."""
+  """VainF's ASPP: 1x1, three rates, and the mean of the image."""
 
   def __init__(self, into, rates):
     super().__init__()
@@ -84,7 +84,7 @@ class V3PlusHead(nn.Module):
 
 
 class VainF(nn.Module):
-  """DeepLabV3 or V3+ at output stride 16."""
+  """VainF's DeepLabV3 or V3+ at output stride 16."""
 
   def __init__(self, head):
     super().__init__()
@@ -101,7 +101,7 @@ class VainF(nn.Module):
 
 
 class SemsegPSPNet(nn.Module):
-  """Deep stem, every block of a dilated stage alike, corners on corners."""
+  """semseg's PSPNet: deep stem, equal dilations in a stage, aligned corners."""
 
   def __init__(self):
     super().__init__()
@@ -228,7 +228,7 @@ def smp_network(name, encoder="resnet18"):
 
 
 def randomised(original):
-  """Random parameters and running statistics, evaluation mode, no dropout."""
+  """Draws parameters and running statistics, and switches dropout off."""
   torch.manual_seed(0)
   parity.randomise(original, SIZE)
   for module in original.modules():
@@ -240,7 +240,7 @@ def randomised(original):
 
 
 def outputs(original, image) -> dict:
-  """Theirs under our names, channels last."""
+  """Returns the original's outputs by jaxseg's keys, channels last."""
   found = original(image)
   if not isinstance(found, dict):
     found = {"logits": found}

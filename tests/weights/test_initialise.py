@@ -26,7 +26,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def fresh(network):
-  """Random arrays of the right shapes, which are faster than `init`."""
+  """Draws random variables, which is faster than `init`."""
   rng = np.random.default_rng(1)
   return jax.tree.map(
     lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32),
@@ -43,7 +43,7 @@ def shapes(network):
 
 @pytest.fixture
 def converted(classifier, state_dict, tmp_path):
-  """The file of a converted classification network."""
+  """Writes the file of a converted classification network."""
   path = tmp_path / "resnet18.npz"
   weights.save(path, weights.from_torch(classifier, state_dict))
   return str(path)
@@ -51,7 +51,7 @@ def converted(classifier, state_dict, tmp_path):
 
 @pytest.fixture
 def raw(state_dict, tmp_path):
-  """The same weights in PyTorch's names."""
+  """Writes the same weights in PyTorch's names."""
   path = tmp_path / "raw.npz"
   np.savez(path, **state_dict)
   return str(path)

@@ -10,7 +10,7 @@ from jaxseg.weights import layouts
 
 
 def test_dense_after_flattening_reads_the_same_pixels():
-  """PyTorch flattens channels first, we flatten them last."""
+  """PyTorch flattens channels first, jaxseg flattens them last."""
   rng = np.random.default_rng(0)
   image = rng.standard_normal((4, 5, 3))
   weight = rng.standard_normal((7, 3 * 4 * 5))
@@ -20,7 +20,7 @@ def test_dense_after_flattening_reads_the_same_pixels():
   np.testing.assert_array_equal(layouts.dense(weight), weight.T)
 
 
-def test_one_channel_answers_as_a_repeated_grey_image():
+def test_one_channel_equals_a_repeated_grey_image():
   rng = np.random.default_rng(0)
   kernel = rng.standard_normal((3, 3, 3, 8)).astype(np.float32)
   grey = jnp.asarray(rng.standard_normal((1, 6, 6, 1)), jnp.float32)

@@ -1,4 +1,4 @@
-"""Names of whole segmentation networks: round trips and refusals."""
+"""Names and fields of whole segmentation networks in other libraries."""
 
 import functools
 
@@ -27,8 +27,8 @@ CASES = [
   for library, networks in segmentation.FIELDS.items()
   for name in networks
 ]
-# Some of the names in each library's own code: modules of two convolutions
-# apart in a sequence, image-level pooling, the last layer.
+# Some of the names in each library's own code: layers of a sequence, pooling of
+# the whole image, the last layer.
 EXAMPLES = {
   ("torchvision", "fcn_resnet"): {
     "backbone.conv1.weight", "backbone.layer4.0.downsample.1.running_var",
@@ -75,7 +75,7 @@ EXAMPLES = {
 
 
 def narrow(library, name, **fields):
-  """Builds our network with the library's fields, a few features wide."""
+  """Builds a network with the library's fields and few features."""
   given = {**segmentation.FIELDS[library][name], **fields}
   own = NARROW[name]
   if "backbone" in own:
@@ -88,7 +88,7 @@ def narrow(library, name, **fields):
 
 @functools.cache
 def ours_and_theirs(library, name):
-  """A network, random variables by path, and the equal state dict."""
+  """Returns a network, random variables by path, and their state dict."""
   network = narrow(library, name)
   image = jnp.zeros((1, 64, 64, 3))
   shapes = paths.flatten(
@@ -123,7 +123,7 @@ def as_torch(library, module, kernel):
 
 
 @pytest.mark.parametrize(("library", "name"), CASES)
-def test_names_there_and_back(library, name, capsys):
+def test_names_are_those_of_the_library(library, name, capsys):
   network, ours, theirs = ours_and_theirs(library, name)
   assert EXAMPLES[library, name] <= theirs.keys()
   for given in (library, None):
@@ -157,7 +157,7 @@ def test_differences_from_the_library_are_printed(capsys):
 
 @pytest.mark.parametrize(("library", "name"), CASES)
 def test_a_librarys_own_network_has_no_differences(library, name):
-  """Fields that change no output or follow from the file do not differ."""
+  """Fields that change no output or follow from the file are not compared."""
   given = segmentation.FIELDS[library][name]
   trunks = {
     "unet": [{}],

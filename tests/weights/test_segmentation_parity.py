@@ -93,7 +93,7 @@ needs_smp = pytest.mark.skipif(
 
 
 def smp_case(case):
-  """Returns our network's name, the original, and our other fields."""
+  """Returns the network's name, the original, and further fields."""
   name, theirs, encoder = SMP[case]
   original = originals.randomised(originals.smp_network(theirs, encoder))
   own = {} if encoder.startswith("resnet") else {"encoder": encoder}
@@ -101,7 +101,7 @@ def smp_case(case):
 
 
 def build(name, library, original, own, dtype=None):
-  """Builds our network with the variables of the original's state dict."""
+  """Builds the network with the variables of the original's state dict."""
   state = original.state_dict()
   backbone = own.pop("encoder", "")
   fields = segmentation.recognise_fields(name, library, state, backbone)
