@@ -187,9 +187,14 @@ class HeadsLoss:
       same for all heads.
 
     Raises:
-      UserError: The network lacks a head, or `border_weight` is set for
-        labels of whole images.
+      UserError: The network lacks a head, or `border_weight` or
+        `label_stride` is set for labels of whole images.
     """
+    if self.label_stride != 1 and label.ndim == 1:
+      raise UserError(
+        f"loss.label_stride={self.label_stride} for labels of whole images; a "
+        "stride needs labels of pixels, leave it at 1"
+      )
     stride = slice(None, None, self.label_stride)
     sample = (slice(None), *(label.ndim - 1) * (stride,))
     added_weights = None

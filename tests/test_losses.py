@@ -181,7 +181,7 @@ def test_images_as_the_normaliser_add_up_their_pixels():
   assert weight == 2
 
 
-def test_a_label_stride_looks_at_every_nth_pixel_and_row():
+def test_a_label_stride_reads_every_nth_pixel_and_row():
   rng = np.random.default_rng(0)
   logits = jnp.asarray(rng.standard_normal((2, 9, 12, 3)), jnp.float32)
   label = jnp.asarray(rng.integers(0, 3, (2, 9, 12)))
@@ -189,6 +189,8 @@ def test_a_label_stride_looks_at_every_nth_pixel_and_row():
   want = heads_loss({"logits": logits[:, ::4, ::4]}, label[:, ::4, ::4])
   np.testing.assert_array_equal(got, want)
   assert got[1] == 2 * 3 * 3
+  with pytest.raises(UserError, match="label_stride=4 for labels of whole"):
+    heads_loss({"logits": logits[:, 0, 0]}, label[:, 0, 0], label_stride=4)
 
 
 def test_heads_are_weighted_and_share_one_weight():
