@@ -11,7 +11,7 @@ so its map differs from the sliding classifier where padding is visible.
 
 FCN is initialised from such a network:
 
-  vgg16 = weights.load("vgg16.npz")  # python -m jaxseg convert
+  vgg16 = weights.load("vgg16.npz")  # Written by `jaxseg convert`.
   weights.save("vgg16_fcn.npz", convolutionalise(vgg16))
 
 and `--config.init.model=vgg16_fcn.npz --config.init.skip='("score",)'`.

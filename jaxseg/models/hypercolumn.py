@@ -240,10 +240,10 @@ def _maps_and_grids(
   for level in levels:
     if level not in (*features, "fc7"):
       raise unknown_name("level of model.levels", level, (*features, "fc7"))
-  return features, places(backbone, features, size)
+  return features, grids_of_maps(backbone, features, size)
 
 
-def places(
+def grids_of_maps(
   backbone: nn.Module, features: Features, size: tuple[int, int]
 ) -> dict[str, Grids]:
   """Returns the grids of a backbone's maps for an image of `size`.

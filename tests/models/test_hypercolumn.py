@@ -15,7 +15,7 @@ from jaxseg.layers.resize import resize_bilinear
 from jaxseg.models.hypercolumn import (
   BoxHypercolumn,
   cut,
-  places,
+  grids_of_maps,
   upsample_to_image,
 )
 from random_variables import he_positive
@@ -75,7 +75,7 @@ def test_a_sum_over_layers_is_one_classifier_of_the_stack(backbone):
       mutable=["intermediates"],
     )
     maps = dict(seen["intermediates"]["backbone"]["__call__"][0])
-    place = places(model.backbone, maps, (65, 97))
+    place = grids_of_maps(model.backbone, maps, (65, 97))
     maps["fc7"] = seen["intermediates"]["head"]["__call__"][0]
     # A 3x3 convolution with a padding of 1 keeps the positions of c5.
     place["fc7"] = place["c5"]
@@ -115,7 +115,7 @@ def test_maps_of_other_backbones_are_resized_images():
   """Half-pixel bilinear interpolation, as torchvision resizes."""
   resnet = backbones.create({"name": "resnet18", "width": 4})
   x = jax.random.normal(jax.random.key(0), (2, 9, 13, 3))
-  place = places(resnet, {"c3": x}, (65, 97))["c3"]
+  place = grids_of_maps(resnet, {"c3": x}, (65, 97))["c3"]
   expected = resize_bilinear(x, (65, 97), align_corners=False)
   np.testing.assert_allclose(
     upsample_to_image(x, place, (65, 97)), expected, atol=1e-5

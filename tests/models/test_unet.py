@@ -46,15 +46,15 @@ BACKBONES = {
   "se_resnext50_32x4d": 34_523_969,
   "vgg16_bn": 23_756_689,
   "densenet121": 13_607_633,
-  # Without the 1x1 convolution to 1280 that theirs does not read, and a skip
-  # of 16 features where theirs hands over the stem's 32.
+  # jaxseg's backbone lacks the 1x1 convolution to 1280, which smp's U-Net does
+  # not read. Its skip has 16 features instead of the stem's 32.
   "efficientnet_b0": 6_251_469 - (320 * 1280 + 2 * 1280) - 16 * 9 * 32,
-  # The same: 448 to 1792, and skips of 24 and 48.
+  # The same, with 448 to 1792 features and skips of 24 and 48.
   "efficientnet_b4": 20_225_689 - (448 * 1792 + 2 * 1792) - 24 * 9 * 32,
-  # Without the 1x1 convolution to 1280, which theirs does read.
+  # jaxseg's backbone lacks the 1x1 convolution to 1280 that smp's U-Net reads.
   "mobilenet_v2": 6_628_945 - (320 * 1280 + 2 * 1280) - 960 * 9 * 256,
 }
-# Of the five blocks between the backbone and the classifier.
+# Parameters of the five blocks between the backbone and the classifier.
 DECODERS = {"resnet34": 3_151_552, "resnet50": 9_012_928}
 NARROW = dict(features=(4, 6, 8), dropout_levels=(3,))
 

@@ -174,7 +174,7 @@ def test_a_librarys_own_network_has_no_differences(library, name):
     assert segmentation.differences(network, library) == []
 
 
-# Library, network, our fields, and the differences that are reported.
+# Library, network, fields, and the differences that are reported.
 OTHERS = {
   "smp unet order": (
     "smp", "unet_backbone", {"skip_first": True, "upsample": "bilinear"},

@@ -23,7 +23,7 @@ import segmentation_originals as originals  # noqa: E402
 SHALLOW = {"name": "resnet50", "stage_sizes": originals.LAYERS}
 MILESIAL = {"features": (8, 16, 32, 64, 128)}
 ODD, EVEN, NESTED = (57, 83), (64, 96), (57, 89)
-# Network, library, original, our other fields, sizes.
+# Network, library, original, further fields, sizes.
 CASES = {
   "torchvision fcn_resnet50": (
     "fcn_resnet",
