@@ -252,7 +252,7 @@ def median_frequency(c: ConfigDict) -> None:
 
   The sum of the weighted losses is divided by the number of valid pixels. The
   weights are those published for the data set, or are computed from its
-  training masks if there are none.
+  training masks if no weights are published.
   """
   c.loss.class_weights = DATASETS[c.data.name].class_weights
   c.loss.update(balance="median_frequency", normalise_by="count")

@@ -279,7 +279,7 @@ def _disk_errors(folder: Path):
 
 @contextlib.contextmanager
 def _quiet():
-  """Silences TFDS's progress bars and messages, which would repeat ours."""
+  """Silences TFDS's progress bars and messages, which repeat jaxseg's."""
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.WARNING)
   tfds.disable_progress_bar()

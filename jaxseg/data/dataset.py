@@ -4,7 +4,8 @@ A batch is a dict of arrays:
 
 - `image`: uint8 `[n, h, w, 3]`. Each image lies at the top left of a canvas,
   and all canvases have the same size.
-- `label`: integers `[n, h, w]`, class ids or the ignore label, placed alike.
+- `label`: integers `[n, h, w]`, the class id or the ignore label of each pixel
+  of the canvas.
 - `size`: int32 `[n, 2]`, height and width of each image on its canvas.
 - `index`: int32 `[n]`, position of each example in its split, or -1 for
   padding.
@@ -221,6 +222,7 @@ class Dataset:
     )
 
   def _check_split(self, split: str) -> None:
+    """Raises UserError if the data set has no such split."""
     if split not in self.splits:
       known = ", ".join(self.splits)
       raise UserError(

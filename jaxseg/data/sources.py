@@ -246,7 +246,11 @@ def _listed_pairs(root: Path, listing: Path) -> tuple[Pair, ...]:
 
 
 def _folder(root: Path, val_fraction: float) -> dict[str, tuple[Pair, ...]]:
-  """Pairs images/ and masks/, by their folders of splits if there are any."""
+  """Pairs the files of images/ and masks/.
+
+  Each folder in images/ is a split. Without such folders, or with "train"
+  alone, the pairs are split automatically.
+  """
   images, masks = root / "images", root / "masks"
   if not (images.is_dir() and masks.is_dir()):
     raise _layout_error("folder", root)

@@ -129,9 +129,9 @@ def predict_logits(
       the colours of the images; `make_predict_logits` applies it.
 
   Returns:
-    float32 at the size of `image`: the logits of the network if there is one
-    scale, one window and no mirror image, otherwise the logarithm of the
-    averaged probabilities.
+    Values for each pixel and class, float32, at the size of `image`. They are
+    the logits of the network if nothing is averaged, and otherwise the
+    logarithm of the averaged probabilities.
   """
 
   def network(x):

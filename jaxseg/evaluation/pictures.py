@@ -29,7 +29,7 @@ def save(path: epath.PathLike, image: Image.Image) -> None:
   """Writes a PNG file.
 
   Raises:
-    UserError: The disk is full or refuses the file.
+    UserError: The disk is full or the file cannot be written.
   """
   with files.atomic_write(path) as file:
     image.save(file, format="PNG")
