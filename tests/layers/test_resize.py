@@ -98,16 +98,21 @@ def test_half_pixel_equals_jax_image_without_antialias(size, out):
 def test_align_corners_equals_scale_and_translate(size, out):
   x = _image(size)
   scale = np.array([(b - 1) / (a - 1) for a, b in zip(size, out, strict=True)])
-  want = jax.image.scale_and_translate(
-    x,
-    (2, *out, 3),
-    (1, 2),
-    jnp.asarray(scale, jnp.float32),
-    jnp.asarray(0.5 - 0.5 * scale, jnp.float32),
-    method="linear",
-    antialias=False,
-  )
-  got = resize_bilinear(jnp.asarray(x), out, align_corners=True)
+
+  @jax.jit
+  def both(x):
+    want = jax.image.scale_and_translate(
+      x,
+      (2, *out, 3),
+      (1, 2),
+      jnp.asarray(scale, jnp.float32),
+      jnp.asarray(0.5 - 0.5 * scale, jnp.float32),
+      method="linear",
+      antialias=False,
+    )
+    return want, resize_bilinear(x, out, align_corners=True)
+
+  want, got = both(x)
   # JAX rounds coordinates to float32; jaxseg computes them in float64.
   np.testing.assert_allclose(got, want, atol=3e-4)
 

@@ -151,8 +151,13 @@ def test_shard_map_equals_jit(check_vma):
   assert_same(jax.device_get((state, metrics)), reference())
 
 
+@functools.cache
+def compiled_step():
+  return jax.jit(step_fn())
+
+
 def one_step(changed):
-  return jax.device_get(jax.jit(step_fn())(initial(), changed))
+  return jax.device_get(compiled_step()(initial(), changed))
 
 
 def test_labels_outside_the_valid_size_change_nothing():
