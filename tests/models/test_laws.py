@@ -178,6 +178,7 @@ def test_every_parameter_moves_in_real_steps_on_eight_devices(name):
   """
   config = load_config(name)
   config.data.loader = "resident"
+  config.eval.batch_size = 8
   config.optimizer.update(
     name="sgd", momentum=0.0, weight_decay=0.0, learning_rate=0.1,
     multipliers=(), no_decay=(), ema_decay=0.0, clip_norm=1.0,
