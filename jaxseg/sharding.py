@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import os
 import socket
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -18,6 +18,8 @@ import numpy as np
 from jaxseg.errors import UserError
 
 BATCH_AXIS = "data"
+
+Item = TypeVar("Item")
 
 # How long a process waits for process 0; JAX's own limit.
 CONNECT_SECONDS = 300
@@ -194,11 +196,18 @@ def device_batches(
   batches: Iterable[dict[str, Any]], mesh: Mesh
 ) -> Iterator[dict[str, jax.Array]]:
   """Yields global batches and transfers one batch ahead."""
-  ready = None
-  for batch in batches:
-    following = global_batch(batch, mesh)
-    if ready is not None:
-      yield ready
-    ready = following
-  if ready is not None:
-    yield ready
+  return one_ahead(global_batch(batch, mesh) for batch in batches)
+
+
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+  """Yields each item after the next one was requested.
+
+  JAX computes asynchronously: whoever reads an item then waits while the
+  devices already work on the next one.
+  """
+  items = iter(items)
+  for item in items:
+    for following in items:
+      yield item
+      item = following
+    yield item

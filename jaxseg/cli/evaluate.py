@@ -1,6 +1,6 @@
 """Scores a trained network on a split of its data set.
 
-  jaxseg evaluate --workdir=runs/pspnet-shapes
+  jaxseg evaluate --workdir=runs/pspnet-shapes-small
   jaxseg evaluate --workdir=runs/pspnet-camvid --split=test \\
     --config.eval.scales=0.5,1,1.5 --config.eval.flip
 
@@ -17,9 +17,9 @@ import jax
 
 from jaxseg import data, metrics, sharding
 from jaxseg.cli import config_options, options, output
-from jaxseg.evaluation import scoring, tables
+from jaxseg.evaluation import scoring
 from jaxseg.runs.run import Run, load_run
-from jaxseg.tasks.segmentation import Scores
+from jaxseg.tasks.task import Scores
 
 USAGE = "--workdir=DIR [OPTION ...]"
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     output.print_json({**about, **scores})
   else:
     print(_heading(about, config.task))
-    print(tables.format_table(scores, config.data.class_names))
+    print(trained.task.table(scores))
   return 0
 
 

@@ -1,6 +1,6 @@
 """Segments images with a trained network.
 
-  jaxseg predict --workdir=runs/pspnet-shapes --output=masks photo.jpg
+  jaxseg predict --workdir=runs/pspnet-shapes-small --output=masks photo.jpg
   jaxseg predict --workdir=runs/pspnet-folder --output=masks photos \\
     --config.eval.crf=deeplab_v2 --skip-existing
 

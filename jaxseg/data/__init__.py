@@ -97,13 +97,8 @@ def _placement(
     **dict.fromkeys(spec.void_ids, data.ignore_label),
     **labels.parse_label_map(data.label_map),
   }
-  red, green, blue = (round(255 * m) for m in mean)
-  return Placement(
-    canvas=tuple(data.canvas),
-    fill=(red, green, blue),
-    ignore_label=data.ignore_label,
-    label_map=tuple(sorted(label_map.items())),
-  )
+  canvas = tuple(data.canvas)
+  return Placement.on_mean(canvas, mean, data.ignore_label, label_map)
 
 
 def _eval_split(data: ConfigDict, source: sources.Source) -> str:

@@ -7,7 +7,9 @@ mean colour and the ignore label, so it counts nowhere. Both loaders use this
 code, on the host.
 """
 
+from collections.abc import Mapping
 import dataclasses
+from types import MappingProxyType
 
 from jaxtyping import Integer, UInt8
 import numpy as np
@@ -31,6 +33,24 @@ class Placement:
   fill: tuple[int, int, int]
   ignore_label: int
   label_map: tuple[tuple[int, int], ...] = ()
+
+  @classmethod
+  def on_mean(
+    cls,
+    canvas: tuple[int, int],
+    mean: tuple[float, ...],
+    ignore_label: int,
+    label_map: Mapping[int, int] = MappingProxyType({}),
+  ) -> "Placement":
+    """Returns a placement whose canvas has a mean colour, RGB in 0..1."""
+    height, width = canvas
+    red, green, blue = (round(255 * value) for value in mean)
+    return cls(
+      canvas=(height, width),
+      fill=(red, green, blue),
+      ignore_label=ignore_label,
+      label_map=tuple(sorted(label_map.items())),
+    )
 
   def place(
     self,

@@ -29,7 +29,7 @@ from jaxseg.layers.bilinear import interpolate, taps
 from jaxseg.layers.dense_crf import mean_field
 from jaxseg.layers.monte_carlo import monte_carlo
 from jaxseg.layers.resize import resize_bilinear, source_positions
-from jaxseg.tasks.segmentation import Segmentation
+from jaxseg.tasks.task import Task
 from jaxseg.types import Images
 
 # One vector per pixel, or one per image if the network classifies images.
@@ -159,7 +159,7 @@ def predict_logits(
 
 def make_predict_logits(
   model: nn.Module,
-  task: Segmentation,
+  task: Task,
   inference: Inference,
   mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[Any, jax.Array], jax.Array]:
@@ -201,7 +201,7 @@ def _refine(logits, image, crf: crf_settings.CRF, mesh):
 
 def make_predict(
   model: nn.Module,
-  task: Segmentation,
+  task: Task,
   inference: Inference,
   mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[Any, jax.Array], jax.Array]:

@@ -6,7 +6,7 @@ batches in 64 bits. The examples that pad the last batch have the ignore label
 everywhere and count nowhere, so scores do not depend on the batch size.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 from jaxseg import sharding
 from jaxseg.evaluation.inference import Inference, make_predict_logits
-from jaxseg.tasks.segmentation import Scores, Segmentation
+from jaxseg.tasks.task import Scores, Task
 
 CountStep = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
 
 
 def make_count_step(
   model: nn.Module,
-  task: Segmentation,
+  task: Task,
   inference: Inference,
   mesh: jax.sharding.Mesh | None = None,
 ) -> CountStep:
@@ -51,7 +51,7 @@ def score(
   count_step: CountStep,
   variables: Any,
   batches: Iterable[dict[str, Any]],
-  task: Segmentation,
+  task: Task,
   *,
   total: int | None = None,
   progress: bool = True,
@@ -80,7 +80,9 @@ def score(
     dynamic_ncols=True,
   )
   sums: dict[str, np.ndarray] = {}
-  for counts in _pipelined(count_step, variables, bar):
+  # The counts of a batch are read while the next batch is computed.
+  results = (count_step(variables, batch) for batch in bar)
+  for counts in sharding.one_ahead(results):
     for key, count in counts.items():
       sums[key] = sums.get(key, 0) + _in_64_bits(np.asarray(count))
   return task.scores(sums)
@@ -89,18 +91,3 @@ def score(
 def _in_64_bits(count: np.ndarray) -> np.ndarray:
   """Returns counts as int64, or as float64 if they are not integers."""
   return count.astype(np.int64 if count.dtype.kind in "iu" else np.float64)
-
-
-def _pipelined(count_step, variables, batches) -> Iterator[dict[str, Any]]:
-  """Yields the counts of each batch after dispatching the next batch.
-
-  Reading the counts then overlaps with the computation of the next ones.
-  """
-  previous = None
-  for batch in batches:
-    counts = count_step(variables, batch)
-    if previous is not None:
-      yield previous
-    previous = counts
-  if previous is not None:
-    yield previous

@@ -18,7 +18,7 @@ from jaxseg.evaluation import inference
 from jaxseg.evaluation.inference import Inference
 from jaxseg.runs.checkpoints import Checkpoints
 from jaxseg.runs.workdir import load_config
-from jaxseg.tasks.segmentation import Segmentation
+from jaxseg.tasks.task import Task
 
 # Fields of `config.norm` that a norm has.
 _NORM_FIELDS = {
@@ -45,7 +45,7 @@ class Run:
   step: int
 
   @property
-  def task(self) -> Segmentation:
+  def task(self) -> Task:
     """The task that the network was trained for."""
     return tasks.create(self.config)
 
@@ -98,13 +98,8 @@ class Run:
   def _placement(self) -> Placement:
     """The placement of images on the evaluation canvas."""
     data = self.config.data
-    height, width = self.config.eval.canvas or data.canvas
-    red, green, blue = (round(255 * m) for m in data.mean)
-    return Placement(
-      canvas=(height, width),
-      fill=(red, green, blue),
-      ignore_label=data.ignore_label,
-    )
+    canvas = self.config.eval.canvas or data.canvas
+    return Placement.on_mean(tuple(canvas), data.mean, data.ignore_label)
 
 
 def load_run(workdir: epath.PathLike, checkpoint: str | int = "best") -> Run:

@@ -1,18 +1,9 @@
 """Tasks: the meaning of a batch in training and evaluation.
 
-A task is a frozen, hashable value without arrays. It has four methods:
-
-- `inputs(batch, key)` returns the augmented images of a training batch and
-  their targets;
-- `loss(outputs, target)` returns the loss of the network's outputs as
-  (sum, weight);
-- `counts(logits, batch)` returns the counts that evaluation adds up over
-  batches;
-- `scores(counts)` returns the scores of the added counts, for people;
-
-and two attributes: `metric`, the score that selects the best checkpoint, and
-`class_names`. Training and evaluation use nothing else of a task, so a new task
-is one file in this package and one row of `TASKS`.
+A task is a frozen, hashable value without arrays, with the methods of
+`task.Task`, above all `inputs`, `loss`, `counts` and `scores`. Step, loop and
+scoring know a task by these methods only, so a new task is one file in this
+package and one row of `TASKS`.
 """
 
 from ml_collections import ConfigDict
@@ -22,11 +13,12 @@ from jaxseg.errors import unknown_name
 from jaxseg.losses import HeadsLoss
 from jaxseg.tasks.classification import Classification
 from jaxseg.tasks.segmentation import Segmentation
+from jaxseg.tasks.task import Task
 
 TASKS = {"segmentation": Segmentation, "classification": Classification}
 
 
-def create(config: ConfigDict) -> Segmentation:
+def create(config: ConfigDict) -> Task:
   """Builds the task of a complete configuration.
 
   Args:

@@ -6,18 +6,16 @@ confusion matrix over the whole split and computes all scores from it.
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import augment, losses, metrics
-from jaxseg.tasks import rand_score
+from jaxseg.tasks import rand_score, tables
+from jaxseg.tasks.task import Batch, Scores
 from jaxseg.types import Outputs
-
-Batch = dict[str, jax.Array]
-Scores = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,3 +165,11 @@ class Segmentation:
       },
       "confusion": confusion,
     }
+
+  def headline(self, scores: Scores) -> str:
+    """Returns mIoU, pixel accuracy and loss as one line."""
+    return tables.headline(scores)
+
+  def table(self, scores: Scores) -> str:
+    """Returns the scores as a table with one line a class."""
+    return tables.format_table(scores, self.class_names)

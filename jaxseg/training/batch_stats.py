@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg import sharding
-from jaxseg.tasks.segmentation import Segmentation
+from jaxseg.tasks.task import Task
 from jaxseg.training.state import TrainState
 from jaxseg.training.step import step_keys
 
@@ -28,7 +28,7 @@ def batch_statistics(
   step: jax.Array,
   *,
   model: nn.Module,
-  task: Segmentation,
+  task: Task,
   seed: int = 0,
 ) -> Any:
   """Returns the batch statistics of one training batch.
@@ -77,7 +77,7 @@ def batch_statistics(
 
 def make_recompute_batch_stats(
   model: nn.Module,
-  task: Segmentation,
+  task: Task,
   *,
   seed: int,
   count: int,

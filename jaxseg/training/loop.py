@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from jaxseg import files, sharding
 from jaxseg.errors import UserError
-from jaxseg.evaluation import tables
 from jaxseg.runs.checkpoints import Checkpoints
 from jaxseg.runs.workdir import claim
 from jaxseg.training import setup
@@ -112,7 +111,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
           following = train_batches(experiment, mesh, start_step=step)
           state = recompute_batch_stats(state, following)
         scores = validate(state, step)
-        _print(f"step {step}: {tables.headline(scores)}")
+        _print(f"step {step}: {experiment.task.headline(scores)}")
         throughput.restart(step)
       if stop or scores or step % options.checkpoint_every == 0:
         check_finite(experiment, pending)
@@ -126,7 +125,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
   if scores is None:
     scores = validate(state, last_step)
   reports.close()
-  _print(tables.format_table(scores, experiment.dataset.class_names))
+  _print(experiment.task.table(scores))
   _print(f"work directory: {workdir} (best: step {checkpoints.best_step()})")
   _print(f"picture: {reports.picture_path(last_step)}")
   return scores

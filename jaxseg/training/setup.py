@@ -20,7 +20,7 @@ from jaxseg.errors import unknown_name
 from jaxseg.evaluation import inference
 from jaxseg.evaluation.inference import Inference
 from jaxseg.runs.run import create_model, load_run
-from jaxseg.tasks.segmentation import Segmentation
+from jaxseg.tasks.task import Task
 from jaxseg.training import optimizers
 from jaxseg.training.state import TrainState, create_state
 
@@ -60,6 +60,7 @@ class Experiment:
     accumulate: Number of steps per update of the optimizer.
     ema_decay: Decay of the moving average of the parameters; 0 for no average.
     seed: Seed of parameters, data order, augmentation and dropout.
+    image_size: Height and width of the images that the network trains on.
     eval_batch_size: Global batch size of evaluation.
     options: Options of the training loop.
   """
@@ -68,20 +69,21 @@ class Experiment:
   description: str
   dataset: data.Dataset
   model: nn.Module
-  task: Segmentation
+  task: Task
   inference: Inference
   optimizer: optax.GradientTransformation
   learning_rate: optax.Schedule
   accumulate: int
   ema_decay: float
   seed: int
+  image_size: tuple[int, int]
   eval_batch_size: int
   options: LoopOptions
 
   @property
   def image_shape(self) -> tuple[int, int, int, int]:
     """Shape of a batch of one training crop."""
-    return (1, *self.task.augmentation.crop, 3)
+    return (1, *self.image_size, 3)
 
   def fresh_state(self, mesh: jax.sharding.Mesh) -> TrainState:
     """Returns a random initial state, created on the devices of the mesh."""
@@ -145,7 +147,7 @@ def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
   params = jax.eval_shape(
     lambda: model.init(
       jax.random.key(0),
-      jnp.zeros((1, *task.augmentation.crop, 3)),
+      jnp.zeros((1, *config.augment.crop, 3)),
       train=False,
     )
   )["params"]
@@ -167,6 +169,7 @@ def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
     accumulate=accumulate,
     ema_decay=config.optimizer.ema_decay,
     seed=config.seed,
+    image_size=tuple(config.augment.crop),
     eval_batch_size=config.eval.batch_size,
     options=LoopOptions(**config.train.to_dict()),
   )

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxseg.tasks.segmentation import Segmentation
+from jaxseg.tasks.task import Task
 from jaxseg.training.state import TrainState
 
 
@@ -32,7 +32,7 @@ def train_step(
   *,
   model: nn.Module,
   optimizer: optax.GradientTransformation,
-  task: Segmentation,
+  task: Task,
   seed: int = 0,
   ema_decay: float = 0.0,
   axis_name: str | None = None,

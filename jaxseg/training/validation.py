@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from jaxseg import sharding
-from jaxseg.evaluation import inference, scoring, tables
+from jaxseg.evaluation import inference, scoring
+from jaxseg.tasks import tables
 from jaxseg.training.reports import Reports
 from jaxseg.training.setup import Experiment
 from jaxseg.training.state import TrainState

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jaxseg import sharding
-from jaxseg.evaluation import scoring, tables
+from jaxseg.evaluation import scoring
 from jaxseg.evaluation.inference import Inference
+from jaxseg.tasks import tables
 from jaxseg.tasks.rand_score import THRESHOLDS, rand_f_scores
 from jaxseg.tasks.segmentation import Segmentation
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxseg.tasks.segmentation import Scores
+from jaxseg.tasks.task import Scores
 
 
 def flat(scores: Scores) -> dict[str, float]:
