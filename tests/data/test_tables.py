@@ -34,4 +34,4 @@ def test_a_data_set_of_files_says_which_folder_it_expects(name):
   config = configs.base()
   config.data.name = name
   with pytest.raises(UserError, match="expected a folder with \\w+"):
-    sources.find(config.data)
+    sources.find(config.data.name)
