@@ -35,7 +35,9 @@ def marks(path: Path, arg: str) -> list:
   presets are built for one network alone.
   """
   if arg == "camvid":
-    return []
+    # The large FC-DenseNets are the class of the small one.
+    is_large = path.stem in ("fc_densenet67", "fc_densenet103")
+    return [pytest.mark.slow] if is_large else []
   if arg in SHOWN or path.stem == "pspnet":
     return [pytest.mark.slow]
   if arg.startswith("camvid,"):

@@ -69,7 +69,8 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
   # Created before the step is compiled, because it checks fields and compiling
   # takes a while.
   validate = Validation(experiment, mesh, reports)
-  step_fn = compile_step(experiment, mesh, state, batch)
+  steps = range(first_step + 1, last_step + 1)
+  step_fn = compile_step(experiment, mesh, state, batch) if steps else None
   recompute_batch_stats = make_recompute_batch_stats(
     experiment.model,
     experiment.task,
@@ -89,7 +90,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
   )
   with Interruption() as interruption, bar:
     throughput = Throughput(first_step)
-    for step in range(first_step + 1, last_step + 1):
+    for step in steps:
       state, metrics = step_fn(state, batch)
       # The loss of the previous step is read while this step runs.
       check_finite(experiment, pending)
