@@ -88,12 +88,12 @@ def _is_value(following: str, word: str) -> bool:
 
 def _is_boolean(word: str) -> bool:
   value = base()
-  for name in _field(word).split("."):
+  for name in field_name(word).split("."):
     value = value.get(name) if isinstance(value, ConfigDict) else None
   return isinstance(value, bool)
 
 
-def _field(word: str) -> str:
+def field_name(word: str) -> str:
   """Returns FIELD of `--config.FIELD=VALUE`."""
   return word.removeprefix(_PREFIX).partition("=")[0]
 
@@ -164,7 +164,7 @@ def override(
   """
   by_field: dict[str, list[str]] = {}
   for word in words:
-    by_field.setdefault(_field(word), []).append(word)
+    by_field.setdefault(field_name(word), []).append(word)
   for field, given in by_field.items():
     value = _value(config, field, given[-1])
     if allowed is not None and not _is_among(field, allowed):

@@ -10,12 +10,17 @@ written only if FILE has every array of the network.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+import functools
+import operator
 import shlex
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from jaxseg import models, weights
-from jaxseg.cli import options, output
+from jaxseg.cli import config_options, options, output
+from jaxseg.config import BackboneFields
 from jaxseg.weights import classification, segmentation
 
 USAGE = "--model=NAME [OPTION ...] FILE OUT"
@@ -52,22 +57,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--num-classes",
     type=int,
     metavar="N",
-    help="classes; default: 1000, or those of the segmentation network",
+    help="number of classes; default: found in FILE, or 1000",
   )
   parser.add_argument(
     "--backbone",
     default="",
     metavar="NAME",
-    help="backbone of a segmentation network; default: the ResNet in FILE",
+    help="backbone; default: the ResNet in FILE",
   )
   parser.add_argument(
     "--skip",
     action="append",
     default=[],
     metavar="REGEX",
-    help="leave out parameters whose path contains REGEX; repeatable",
+    help="leave out parameters whose path has REGEX",
   )
-  options.add_json(parser, "the fields and the options of train")
+  options.add_overrides(
+    parser, "override a field, as in --config.model.rates=6,12"
+  )
+  options.add_json(parser, "fields and options")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,17 +99,18 @@ def _convert(args: argparse.Namespace) -> dict[str, Any]:
     )
     found = fields.pop("num_classes")
     num_classes = args.num_classes or found
+    fields = with_overrides(args.model, fields, args.overrides)
     model = models.create(args.model, num_classes=num_classes, **fields)
     given = [
       *train_options(args.model, fields),
       f"--config.init.model={args.out}",
     ]
   else:
-    fields = {}
     num_classes = args.num_classes or 1000
-    model = models.create(
-      "classifier", num_classes=num_classes, backbone=args.model
+    fields = with_overrides(
+      "classifier", {"backbone": {"name": args.model}}, args.overrides
     )
+    model = models.create("classifier", num_classes=num_classes, **fields)
     given = [f"--config.init.backbone={args.out}"]
   variables = weights.from_torch(
     model,
@@ -118,6 +127,36 @@ def _convert(args: argparse.Namespace) -> dict[str, Any]:
     "fields": fields,
     "options": given,
   }
+
+
+def with_overrides(
+  name: str, fields: Mapping[str, Any], overrides: Sequence[str]
+) -> dict[str, Any]:
+  """Returns the fields of a network with those that overrides change.
+
+  Args:
+    name: Key of `models.MODELS`.
+    fields: Fields that differ from the paper's.
+    overrides: Options `--config.model.FIELD=VALUE`.
+
+  Raises:
+    UserError: The network has no such field, or the value has another type.
+  """
+  chosen = dict(fields)
+  if not overrides:
+    return chosen
+  backbone = chosen.get("backbone", {})
+  config = ConfigDict({"model": models.fields(name, backbone=backbone or None)})
+  if "backbone" in config.model:
+    chosen["backbone"] = {"name": config.model.backbone.name, **backbone}
+    config.model.backbone = BackboneFields(config.model.backbone)
+  config_options.override(config, overrides, allowed=("model.",))
+  for word in overrides:
+    path = config_options.field_name(word).split(".")
+    value = functools.reduce(operator.getitem, path, config)
+    section = chosen["backbone"] if path[1] == "backbone" else chosen
+    section[path[-1]] = value
+  return chosen
 
 
 def train_options(name: str, fields: Mapping[str, Any]) -> list[str]:

@@ -1,11 +1,13 @@
-"""convert: the options that it prints build the network of the library."""
+"""convert: fields that are overridden, and the options that it prints."""
 
 import json
+import re
 
 import pytest
 
 from jaxseg import cli, models
 from jaxseg.cli import config_options, convert
+from jaxseg.errors import UserError
 from jaxseg.runs.run import create_model
 from jaxseg.weights import segmentation
 
@@ -36,6 +38,37 @@ def test_printed_options_build_the_network_of_the_library(library, name):
     assert type(ours) is type(theirs)
     for field in type(theirs).__dataclass_fields__.keys() - UNCOMPARED:
       assert getattr(ours, field) == getattr(theirs, field), field
+
+
+def test_fields_can_be_overridden():
+  fields = {"features": 8, "backbone": {"name": "resnet50", "stem": "deep"}}
+  words = [
+    "--config.model.rates=(1,2)",
+    "--config.model.backbone.output_stride=16",
+  ]
+  assert convert.with_overrides("deeplab_v3", fields, words) == {
+    "features": 8,
+    "rates": (1, 2),
+    "backbone": {"name": "resnet50", "stem": "deep", "output_stride": 16},
+  }
+  assert convert.with_overrides("deeplab_v3", fields, []) == fields
+  paper = convert.with_overrides("pspnet", {}, [words[1]])
+  assert paper == {"backbone": {"name": "resnet50", "output_stride": 16}}
+
+
+@pytest.mark.parametrize(
+  ("word", "text"),
+  [
+    ("--config.model.rats=(1,2)", "did you mean 'rates'"),
+    ("--config.model.features=many", "expected"),
+    ("--config.eval.flip=True", "--config.eval.flip"),
+    ("--config.model.backbone.name=resnet18", "model.backbone.name"),
+  ],
+)
+def test_overrides_that_cannot_be_are_refused(word, text):
+  fields = {"backbone": {"name": "resnet50"}}
+  with pytest.raises(UserError, match=re.escape(text)):
+    convert.with_overrides("deeplab_v3", fields, [word])
 
 
 def test_json_is_one_object(monkeypatch, tmp_path, capsys):

@@ -21,6 +21,7 @@ OPTIONS = {
   "predict": RUN | {"--output", "--skip-existing"},
   "convert": {
     "--model", "--library", "--num-classes", "--backbone", "--skip", "--json",
+    "--config.FIELD",
   },
 }  # fmt: skip
 
@@ -92,10 +93,6 @@ def test_examples_of_the_help_parse(name):
       ["'newest': expected best, last or the number of a step"],
     ),
     (["train", "--config=c.py", "--num_processes=2"], ["'--num-processes'"]),
-    (
-      ["convert", "--model=m", "--config.model.x=1", "a", "b"],
-      ["unknown option", "--config.model.x"],
-    ),
   ],
   ids=" ".join,
 )
