@@ -38,13 +38,13 @@ def get_config(arg: str = "") -> ConfigDict:
   recipes.replace_backbone(c, c.model.backbone.name, **TORCHVISION)
   recipes.caffe_sgd(c)
   c.augment.update(crop=c.data.canvas, scale=(1.0, 1.0))
-  offsets = 0.1 if "modulated" in c.words else 1.0
   c.optimizer.learning_rate = 5e-4
-  c.optimizer.multipliers = (
-    ("/offset/kernel$", offsets),
-    ("/offset/bias$", 2 * offsets),
-    ("bias$", 2.0),
-  )
+  if "modulated" in c.words:
+    c.optimizer.multipliers = (
+      ("/offset/kernel$", 0.1),
+      ("/offset/bias$", 0.2),
+      ("bias$", 2.0),
+    )
   c.norm.name = "batch"
   if "scratch" not in c.words:
     c.norm.frozen = True

@@ -207,7 +207,7 @@ def test_at_once_scales_the_maps_of_the_skips():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ("name", "side", "field"), [("fcn_32s", 470, 404), ("fcn_alexnet", 420, 355)]
+  ("name", "side", "field"), [("fcn_32s", 512, 404), ("fcn_alexnet", 420, 355)]
 )
 def test_receptive_field_of_fc7(name, side, field):
   model = _create(name)
