@@ -5,9 +5,7 @@ reading a network never loads a data pipeline. Only `jaxseg.data.builders` and
 `jaxseg.data.pipeline` load TensorFlow.
 """
 
-import importlib.metadata
-
-__version__ = importlib.metadata.version("jaxseg")
+__version__ = "0.1.0"
 
 
 def load_run(workdir, checkpoint="best"):
