@@ -46,7 +46,24 @@ LUMA = (0.2989, 0.587, 0.114)
 class Augmentation:
   """Random changes of training images.
 
-  The fields are arguments of `augment`, which documents them.
+  Attributes:
+    crop: Height and width of the result. If the scaled image is larger, the
+      crop lies uniformly inside it; if it is smaller, the image lies uniformly
+      inside the crop.
+    scale: Bounds of the scale, which is drawn log-uniformly.
+    flip: Whether to mirror left-right with probability one half.
+    rotation: Largest angle in degrees; the angle about the middle of the crop
+      is drawn from [-rotation, rotation].
+    elastic_std: Standard deviation of the vectors of the elastic deformation,
+      in pixels of the crop.
+    elastic_grid: Rows and columns of vectors.
+    brightness: Half-width of the interval around 1 that the brightness factor
+      is drawn from.
+    contrast: Half-width of the interval around 1 that the contrast factor is
+      drawn from; contrast is changed about the mean grey of the image.
+    saturation: Half-width of the interval around 1 that the saturation factor
+      is drawn from.
+    hue: Largest change of the HSV hue, in turns.
   """
 
   crop: tuple[int, int] = (64, 64)
@@ -68,16 +85,7 @@ def augment(
   size: Int[Array, "n 2"],
   index: Int[Array, " n"],
   *,
-  crop: tuple[int, int],
-  scale: tuple[float, float] = (1.0, 1.0),
-  flip: bool = False,
-  rotation: float = 0.0,
-  elastic_std: float = 0.0,
-  elastic_grid: tuple[int, int] = (3, 3),
-  brightness: float = 0.0,
-  contrast: float = 0.0,
-  saturation: float = 0.0,
-  hue: float = 0.0,
+  settings: Augmentation,
   mean: tuple[float, float, float],
   ignore_label: int,
 ) -> tuple[Float[Array, "n ch cw 3"], Int[Array, "n ch cw"]]:
@@ -89,23 +97,7 @@ def augment(
     label: Labels of the images.
     size: Height and width of each image on its canvas.
     index: Data set index of each example, which keys its randomness.
-    crop: Height and width of the result. If the scaled image is larger, the
-      crop lies uniformly inside it; if it is smaller, the image lies uniformly
-      inside the crop.
-    scale: Bounds of the scale, which is drawn log-uniformly.
-    flip: Whether to mirror left-right with probability one half.
-    rotation: Largest angle in degrees; the angle about the middle of the crop
-      is drawn from [-rotation, rotation].
-    elastic_std: Standard deviation of the vectors of the elastic deformation,
-      in pixels of the crop.
-    elastic_grid: Rows and columns of vectors.
-    brightness: Half-width of the interval around 1 that the brightness factor
-      is drawn from.
-    contrast: Half-width of the interval around 1 that the contrast factor is
-      drawn from; contrast is changed about the mean grey of the image.
-    saturation: Half-width of the interval around 1 that the saturation factor
-      is drawn from.
-    hue: Largest change of the HSV hue, in turns.
+    settings: The random changes.
     mean: RGB colour in 0..1 of pixels outside the image.
     ignore_label: Label of pixels outside the image.
 
@@ -116,17 +108,20 @@ def augment(
   def one(image, label, size, index):
     own_key = jax.random.fold_in(key, index)
     draw = jax.random.uniform(own_key, (8,))
-    ratio = scale[0] * (scale[1] / scale[0]) ** draw[0]
-    rows = _axis(size[0], ratio, crop[0], draw[1], False)
-    cols = _axis(size[1], ratio, crop[1], draw[2], flip & (draw[3] < 0.5))
-    if elastic_std or rotation:
+    low, high = settings.scale
+    ratio = low * (high / low) ** draw[0]
+    height, width = settings.crop
+    mirror = settings.flip & (draw[3] < 0.5)
+    rows = _axis(size[0], ratio, height, draw[1], False)
+    cols = _axis(size[1], ratio, width, draw[2], mirror)
+    if settings.elastic_std or settings.rotation:
       shift = displacement(
         # A stream independent of the draws above.
         jax.random.fold_in(own_key, 1),
-        crop,
-        rotation=rotation,
-        elastic_std=elastic_std,
-        elastic_grid=elastic_grid,
+        settings.crop,
+        rotation=settings.rotation,
+        elastic_std=settings.elastic_std,
+        elastic_grid=settings.elastic_grid,
       )
       image, label, inside = _warp(image, label, size, rows, cols, shift)
     else:
@@ -136,7 +131,12 @@ def augment(
       image * UNIT,
       inside,
       2 * draw[4:] - 1,
-      (brightness, contrast, saturation, hue),
+      (
+        settings.brightness,
+        settings.contrast,
+        settings.saturation,
+        settings.hue,
+      ),
     )
     image = jnp.where(inside[..., None], image, jnp.asarray(mean, jnp.float32))
     return image, jnp.where(inside, label.astype(jnp.int32), ignore_label)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.augment import augment, displacement, normalise
+from jaxseg.augment import Augmentation, augment, displacement, normalise
 
 IGNORE = 255
 MEAN = (0.485, 0.456, 0.406)
@@ -35,8 +35,13 @@ def batch(n=6, canvas=(20, 26), seed=0, full=False):
 
 
 def run(data, key=KEY, **options):
-  options = {"mean": MEAN, "ignore_label": IGNORE, **options}
-  outputs = jax.jit(functools.partial(augment, **options))(key, *data)
+  changed = functools.partial(
+    augment,
+    settings=Augmentation(**options),
+    mean=MEAN,
+    ignore_label=IGNORE,
+  )
+  outputs = jax.jit(changed)(key, *data)
   return tuple(np.asarray(x) for x in outputs)
 
 

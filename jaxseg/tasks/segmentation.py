@@ -77,7 +77,7 @@ class Segmentation:
       batch["label"],
       batch["size"],
       batch["index"],
-      **dataclasses.asdict(self.augmentation),
+      settings=self.augmentation,
       mean=self.mean,
       ignore_label=self.ignore_label,
     )
