@@ -9,14 +9,8 @@
 
 Words: a data preset; `small`.
 
-The recipe of the authors' code (config/FC-DenseNet103.py and train.py) has two
-stages: crops of 224, then whole images at a tenth of the learning rate, from
-the best of the first. RMSprop with a learning rate of 1e-3 that is multiplied
-by 0.995 after each epoch of CamVid's 367 images in batches of 3, at most 750
-epochs, L2 of 1e-4 on all parameters but biases (its gradient is 2e-4 w).
-Evaluation normalises by the batch, so a batch is one image: 360x480 pixels are
-about as many as three crops, and no padding is needed. The authors tested with
-batches of ten.
+The recipe is that of FC-DenseNet56, whose file explains it: crops of 224, then
+whole images at a tenth of the learning rate, from the best of the first stage.
 """
 
 from ml_collections import ConfigDict
