@@ -13,6 +13,7 @@ DeconvNet). The result is then log Q.
 from collections.abc import Callable
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -39,6 +40,9 @@ MODES = ("whole", "sliding")
 # Lower bound of the probabilities that enter a CRF, as in
 # pydensecrf.utils.unary_from_softmax.
 MIN_PROBABILITY = 1e-5
+# Largest number of pixels of an enlarged image. A network needs kilobytes for
+# each of them.
+MAX_PIXELS = 2**25
 STRIPE = 2**23  # Number of logits that `ids_at_size` resizes at a time.
 
 
@@ -68,9 +72,10 @@ class Inference:
   def __post_init__(self):
     if self.mode not in MODES:
       raise unknown_name("eval.mode", self.mode, MODES)
-    if not self.scales or min(self.scales) <= 0:
+    if not self.scales or not all(0 < s < math.inf for s in self.scales):
       raise UserError(
-        f"eval.scales={self.scales}: expected one or more positive numbers"
+        f"eval.scales={self.scales}: expected one or more positive, finite "
+        "numbers"
       )
     if not 0 < self.stride <= 1:
       raise UserError(
@@ -248,6 +253,12 @@ def _at_scale(
   """Applies the network to resized images; returns logits at their own size."""
   size = image.shape[1:3]
   scaled = tuple(max(round(side * scale), 1) for side in size)
+  if scale > 1 and math.prod(scaled) > MAX_PIXELS:
+    raise UserError(
+      f"eval.scales: {scale:g} enlarges images of {size[0]}x{size[1]} to "
+      f"{scaled[0]}x{scaled[1]} pixels, which no memory holds; expected "
+      f"factors below {math.sqrt(MAX_PIXELS / math.prod(size)):.2g}"
+    )
   x = resize_bilinear(image, scaled, align_corners=False)
   if mirrored:
     x = x[:, :, ::-1]
@@ -268,9 +279,11 @@ def window_starts(size: int, window: int, stride: float) -> list[int]:
   Args:
     size: Length of the axis.
     window: Length of a window. The last window ends at the end of the axis.
-    stride: Step of the windows as a share of their length.
+    stride: Step of the windows as a share of their length. The step is rounded
+      up, as in semseg, the code of PSPNet's author.
   """
-  step = max(int(window * stride), 1)
+  # Rounding errors of the product, such as 100 * 0.07 > 7, add no pixel.
+  step = max(math.ceil(window * stride - 1e-6), 1)
   last = max(size - window, 0)
   return [*range(0, last, step), last]
 
@@ -279,6 +292,15 @@ def _in_windows(network, image, inference: Inference):
   """Returns the log of the mean probability over the windows at each pixel."""
   height, width = image.shape[1:3]
   window, stride = inference.window, inference.stride
+  part = jax.ShapeDtypeStruct(
+    (image.shape[0], *window, image.shape[3]), image.dtype
+  )
+  output = jax.eval_shape(network, part)
+  if output.ndim == 2:
+    raise UserError(
+      "eval.mode='sliding' is for networks that label pixels; this one "
+      "classifies images: use eval.mode='whole'"
+    )
   # An image smaller than the window is padded with zeros, the mean colour.
   missing = [
     max(w - s, 0) for w, s in zip(window, (height, width), strict=True)
@@ -304,15 +326,6 @@ def _in_windows(network, image, inference: Inference):
     p += jax.lax.dynamic_slice(total, corner, p.shape)
     return jax.lax.dynamic_update_slice(total, p, corner), None
 
-  part = jax.ShapeDtypeStruct(
-    (image.shape[0], *window, image.shape[3]), image.dtype
-  )
-  output = jax.eval_shape(network, part)
-  if output.ndim == 2:
-    raise UserError(
-      "eval.mode='sliding' is for networks that label pixels; this one "
-      "classifies images: use eval.mode='whole'"
-    )
   total = jnp.zeros((*image.shape[:3], output.shape[-1]), jnp.float32)
   # With a scan, the network is compiled once for all windows.
   total, _ = jax.lax.scan(add, total, jnp.asarray(starts))

@@ -34,6 +34,9 @@ def monte_carlo(
   Groups are merged by the parallel variance algorithm (Chan et al. 1979), so
   that only one of them is in memory at a time.
 
+  All images of a batch share the dropout masks of a sample, so the result for
+  an image depends neither on its row nor on the other images.
+
   Args:
     model: Bayesian SegNet, or any network with dropout.
     variables: Variables of the network.
@@ -50,9 +53,14 @@ def monte_carlo(
   """
 
   def probabilities(key):
+    def of_one(x):
+      outputs = model.apply(
+        variables, x[None], train=True, rngs={"dropout": key}
+      )
+      return jax.nn.softmax(outputs["logits"][0])
+
     with nn.intercept_methods(_use_running_statistics):
-      outputs = model.apply(variables, image, train=True, rngs={"dropout": key})
-    return jax.nn.softmax(outputs["logits"])
+      return jax.vmap(of_one)(image)
 
   group = next(g for g in range(at_once, 0, -1) if samples % g == 0)
 

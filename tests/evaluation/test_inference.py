@@ -1,6 +1,7 @@
 """Networks applied whole, in windows, at several scales and mirrored."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -98,7 +99,7 @@ def test_windows_average_probabilities(stride):
   model, variables, image = setup(size=(13, 18))
   window = (6, 8)
   total, seen = np.zeros((2, 13, 18, CLASSES)), np.zeros((13, 18, 1))
-  step = [int(w * stride) for w in window]
+  step = [math.ceil(w * stride) for w in window]
   for top in range(0, 13 - window[0] + step[0], step[0]):
     for left in range(0, 18 - window[1] + step[1], step[1]):
       y, x = min(top, 13 - window[0]), min(left, 18 - window[1])
@@ -120,6 +121,14 @@ def test_windows_cover_every_pixel_and_end_at_the_end(size, stride):
   assert starts[0] == 0 and starts == sorted(set(starts))
   assert starts[-1] == max(size - window, 0)
   assert np.diff(starts).max(initial=0) <= window
+
+
+def test_windows_step_as_in_semseg():
+  """The step is ceil(473 * 2 / 3) = 316; exact products are not rounded up."""
+  assert window_starts(1000, 473, 2 / 3) == [0, 316, 527]
+  assert window_starts(8, 3, 2 / 3) == [0, 2, 4, 5]
+  assert window_starts(110, 100, 0.07) == [0, 7, 10]
+  assert window_starts(5, 2, 1e-9) == [0, 1, 2, 3]
 
 
 def test_a_single_scale_resizes_image_and_logits():
@@ -175,6 +184,14 @@ def test_a_classifier_is_not_applied_in_windows():
   np.testing.assert_allclose(softmax(got), np.full((2, 3), 1 / 3), atol=1e-6)
   with pytest.raises(UserError, match="use eval.mode='whole'"):
     run(Classifier(), {}, image, mode="sliding", window=(6, 6), **how)
+  with pytest.raises(UserError, match="use eval.mode='whole'"):
+    run(Classifier(), {}, image, mode="sliding", window=(12, 16))
+
+
+def test_a_scale_that_no_memory_holds_is_refused():
+  model, variables, image = setup(size=(12, 16))
+  with pytest.raises(UserError, match="1e\\+06 enlarges images of 12x16"):
+    run(model, variables, image, scales=(0.5, 1e6))
 
 
 def test_logits_of_an_impossible_class_are_finite():
@@ -236,6 +253,8 @@ def test_windows_have_the_size_of_the_training_crop():
     ({"mode": "slidng"}, ["eval.mode", "did you mean 'sliding'"]),
     ({"scales": ()}, ["eval.scales=()"]),
     ({"scales": (1.0, 0.0)}, ["eval.scales=(1.0, 0.0)", "positive"]),
+    ({"scales": (1.0, math.nan)}, ["eval.scales=(1.0, nan)", "finite"]),
+    ({"scales": (math.inf,)}, ["eval.scales=(inf,)", "finite"]),
     ({"stride": 0.0}, ["eval.stride=0.0", "greater than 0"]),
     ({"stride": 1.5}, ["eval.stride=1.5", "at most 1"]),
   ],

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -23,6 +24,7 @@ def test_monte_carlo_is_mean_and_variance_over_keys(samples, at_once):
   backbone = {"name": "vgg16_bn", "width": 4, "stage_sizes": (1, 1, 1, 1, 1)}
   model = models.create("bayesian_segnet", num_classes=3, backbone=backbone)
   image = jax.random.normal(jax.random.key(0), (2, 16, 19, 3))
+  image = image[jnp.array([0, 1, 0])]
   variables = lecun_normed(network_shapes(model, (16, 19))[1])
   key = jax.random.key(5)
   mean, variance = jax.jit(
@@ -32,13 +34,18 @@ def test_monte_carlo_is_mean_and_variance_over_keys(samples, at_once):
   )(variables, image)
 
   @jax.jit
-  def draw(key):
+  def draw(key, one):
     return _frozen(model).apply(
-      variables, image, train=True, rngs={"dropout": key}
-    )["logits"]
+      variables, one[None], train=True, rngs={"dropout": key}
+    )["logits"][0]
 
-  drawn = [jax.nn.softmax(draw(k)) for k in jax.random.split(key, samples)]
-  assert mean.shape == variance.shape == (2, 16, 19, 3)
+  # Each image is drawn by itself: the result does not depend on its batch.
+  drawn = [
+    jax.nn.softmax(jnp.stack([draw(k, one) for one in image]))
+    for k in jax.random.split(key, samples)
+  ]
+  assert mean.shape == variance.shape == (3, 16, 19, 3)
+  np.testing.assert_allclose(mean[0], mean[2], atol=1e-6)
   np.testing.assert_allclose(mean, np.mean(drawn, axis=0), atol=1e-5)
   np.testing.assert_allclose(variance, np.var(drawn, axis=0), atol=1e-5)
   np.testing.assert_allclose(mean.sum(-1), 1, atol=1e-5)
