@@ -7,13 +7,13 @@ parameters that keep their fresh values.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-import pathlib
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 
 from jaxseg.errors import UserError
+from jaxseg.files import to_path
 from jaxseg.weights import classification, files, paths
 from jaxseg.weights.matching import Entry, fill, skip_predicate
 from jaxseg.weights.pytorch import fill_from_torch
@@ -76,10 +76,8 @@ def _read_arrays(
   path: str, read_workdir: ReadWorkdir | None
 ) -> files.NamedArrays:
   """Reads the named arrays of a file or of a work directory."""
-  if not pathlib.Path(path).expanduser().is_dir():
+  if read_workdir is None or not to_path(path).is_dir():
     return files.read_file(path)
-  if read_workdir is None:
-    raise UserError(f"{path}: is a directory; expected a weight file")
   flat = paths.flatten(read_workdir(path))
   return {name: np.asarray(value) for name, value in flat.items()}
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+import zipfile
 
 import jax
 import numpy as np
@@ -11,6 +12,8 @@ import safetensors.numpy
 
 from jaxseg import weights
 from jaxseg.errors import UserError
+from jaxseg.weights import files
+from jaxseg.weights.wrappers import WRAPPERS
 
 VARIABLES = {
   "params": {"head": {"kernel": np.arange(6.0).reshape(2, 3)}},
@@ -76,9 +79,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, suffix, monkeypatch):
 def test_converted_weights_on_an_object_store(bucket, tmp_path, suffix):
   weights.save(tmp_path / f"w{suffix}", VARIABLES)
   weights.save(bucket / f"w{suffix}", VARIABLES)
-  copy = tmp_path / f"copy{suffix}"
-  copy.write_bytes((bucket / f"w{suffix}").read_bytes())
-  local, remote = weights.load(tmp_path / f"w{suffix}"), weights.load(copy)
+  local = weights.load(tmp_path / f"w{suffix}")
+  remote = weights.load(f"gs://bucket/w{suffix}")
   jax.tree.map(np.testing.assert_array_equal, local, remote)
 
 
@@ -90,13 +92,15 @@ def test_save_and_load_name_what_they_expect(tmp_path):
     weights.load(tmp_path / "theirs.npz")
 
 
-def test_the_prefix_of_data_parallel_is_removed(tmp_path):
-  arrays = {"module.a.weight": np.zeros(3), "module.b": np.zeros(1)}
-  np.savez(tmp_path / "w.npz", **arrays)
-  assert set(weights.read_file(tmp_path / "w.npz")) == {"a.weight", "b"}
-  arrays["other.c"] = np.zeros(1)
-  np.savez(tmp_path / "w.npz", **arrays)
-  assert set(weights.read_file(tmp_path / "w.npz")) == set(arrays)
+def test_prefixes_that_all_names_share_are_removed(tmp_path):
+  def names(*given):
+    np.savez(tmp_path / "w.npz", **{name: np.zeros(1) for name in given})
+    return set(weights.read_file(tmp_path / "w.npz"))
+
+  assert names("module.a.weight", "module.b") == {"a.weight", "b"}
+  assert names("model.a", "model.module.b") == {"a", "module.b"}
+  assert names("module._orig_mod.a") == {"a"}
+  assert names("module.a", "other.c") == {"module.a", "other.c"}
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".npz", ".safetensors"])
@@ -109,10 +113,63 @@ def test_files_without_weights(tmp_path, suffix):
   assert "empty" in refusal(path)
 
 
-def test_an_unknown_ending_lists_the_known_ones(tmp_path):
-  path = tmp_path / "w.h5"
-  path.write_bytes(b"123")
-  assert ".safetensors, .npz, .pth" in refusal(path)
+def test_the_content_counts_not_the_ending(tmp_path):
+  for suffix in (".npz", ".safetensors"):
+    weights.save(tmp_path / f"w{suffix}", VARIABLES)
+    other = tmp_path / "w.th"
+    other.write_bytes((tmp_path / f"w{suffix}").read_bytes())
+    assert list(weights.load(other)["params"]) == ["head"]
+  other.write_bytes(b"\x89HDF\r\n and more")
+  assert "not a complete safetensors, .npz or PyTorch file" in refusal(other)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_nan_and_infinity_are_refused(tmp_path, suffix):
+  path = tmp_path / f"w{suffix}"
+  good = {"count": np.arange(3), "mean": np.ones(3, np.float16)}
+  for value in (np.nan, -np.inf):
+    bad = np.asarray([1.0, value, value])
+    weights.save(path, {"params": {**good, "bias": bad, "scale": bad}})
+    message = refusal(path)
+    assert "2 of the 3 values of 'params/bias' are NaN or infinite" in message
+    assert "2 of 4 arrays" in message
+  weights.save(path, {"params": good})
+  assert len(weights.read_file(path)) == 2
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_the_network_of_a_file_is_stored_beside_its_arrays(tmp_path, suffix):
+  path, network = tmp_path / f"w{suffix}", {"kind": "PSPNet", "bins": [1, 2]}
+  weights.save(path, VARIABLES, network)
+  assert files.read(path).network == network
+  assert set(files.read(path).arrays) == {
+    "params/head/kernel",
+    "batch_stats/norm/mean",
+  }
+  weights.save(path, VARIABLES)
+  assert files.read(path).network is None
+
+
+def test_an_unreadable_network_is_refused(tmp_path):
+  for text in ("{", "[]", '{"network": 3}'):
+    np.savez(tmp_path / "w.npz", a=np.ones(1), __metadata__=np.asarray(text))
+    assert "convert the original file again" in refusal(tmp_path / "w.npz")
+  safetensors.numpy.save_file(
+    {"a": np.ones(1)}, tmp_path / "w.safetensors", {"format": "pt"}
+  )
+  assert files.read(tmp_path / "w.safetensors").network is None
+
+
+def test_paths_that_cannot_be_written(tmp_path):
+  (tmp_path / "folder.npz").mkdir()
+  (tmp_path / "file").touch()
+  for name, text in {
+    "folder.npz": "folder.npz: is a directory; expected the path of the file",
+    "file/a/w.npz": "file is a file, so it cannot contain another",
+  }.items():
+    with pytest.raises(UserError, match=text):
+      weights.save(tmp_path / name, VARIABLES)
+  assert "is a directory" in refusal(tmp_path / "folder.npz")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
@@ -135,22 +192,27 @@ def test_pickled_objects_in_npz_do_not_execute(tmp_path):
 def test_without_torch_the_error_names_the_fix(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "torch", None)
   path = tmp_path / "w.pth"
-  path.write_bytes(b"PK1234")
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("w/data.pkl", b"")
+  assert "pip install torch" in refusal(path)
+  path.write_bytes(b"\x80\x02")
   assert "pip install torch" in refusal(path)
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-def test_torch_files(tmp_path, zipped, wrapper):
+@pytest.mark.parametrize("suffix", [".pth", ".th"])
+@pytest.mark.parametrize("wrapper", [None, *WRAPPERS])
+def test_torch_files(tmp_path, zipped, suffix, wrapper):
   torch = pytest.importorskip("torch")
   state = {
     "module.w": torch.arange(3.0),
     "module.h": torch.ones(2, dtype=torch.bfloat16),
     "module.n": torch.tensor(4),
+    "mask_values": [0, 1],
   }
   saved = state if wrapper is None else {wrapper: state, "epoch": 3}
-  path = tmp_path / "w.pth"
+  path = tmp_path / f"w{suffix}"
   torch.save(saved, path, _use_new_zipfile_serialization=zipped)
   flat = weights.read_file(path)
   assert set(flat) == {"w", "h", "n"}
@@ -181,6 +243,8 @@ def test_torch_files_without_arrays(tmp_path):
   assert "found list" in refusal(path)
   torch.save({"epoch": 3}, path)
   assert "'epoch' is a int" in refusal(path)
+  torch.save({"step": torch.tensor(1), "g": {"w": torch.ones(1)}}, path)
+  assert "'g' is a dict" in refusal(path)
 
 
 @pytest.mark.torch
