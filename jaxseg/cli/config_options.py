@@ -37,6 +37,7 @@ EVALUATION_FIELDS = (
   "data.prepared",
   "data.loader",
   "data.eval_split",
+  "data.label_map",
 )
 
 

@@ -3,14 +3,19 @@
   jaxseg evaluate --workdir=runs/pspnet-shapes-small
   jaxseg evaluate --workdir=runs/pspnet-camvid --split=test \\
     --config.eval.scales=0.5,1,1.5 --config.eval.flip
+  jaxseg evaluate --workdir=runs/pspnet-folder --config.data.path=OTHER_FOLDER
 
 Prints the IoU, the accuracy and the share of pixels of every class, and how
 they were computed, so that scores can be compared; undefined scores are null
-in JSON. The fields eval.*, data.path, data.prepared, data.loader and
-data.eval_split of the run can be overridden.
+in JSON. The fields eval.*, data.path, data.prepared, data.loader,
+data.eval_split and data.label_map of the run can be overridden.
+
+Another folder than the run's that has no splits is scored as a whole, as is
+the run's own with --split=all.
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   options.add_run(parser)
   parser.add_argument(
-    "--split", metavar="NAME", help="default: data.eval_split of the run"
+    "--split",
+    metavar="NAME",
+    help="split to score, or 'all' for a folder without splits; default: "
+    "data.eval_split of the run",
   )
   options.add_overrides(
     parser, "override a field, as in --config.eval.mode=sliding"
@@ -43,12 +51,16 @@ def run(args: argparse.Namespace) -> int:
   with output.messages(to_stderr=args.json):
     trained = load_run(args.workdir, args.checkpoint)
     config = trained.config
+    trained_on = config.data.path
     config_options.override(
       config, args.overrides, allowed=config_options.EVALUATION_FIELDS
     )
     if args.split:
       config.data.eval_split = args.split
-    dataset = data.open(config, training=False)
+    is_other = Path(config.data.path).resolve() != Path(trained_on).resolve()
+    dataset = data.open(
+      config, training=False, whole=is_other and not args.split
+    )
     scores = _scores(trained, dataset)
   if jax.process_index() != 0:
     return 0

@@ -8,18 +8,19 @@ shards once and streams them through the host. "resident" keeps the whole data
 set on the device and needs no TensorFlow. Both yield identical batches.
 """
 
-import sys
-
 from ml_collections import ConfigDict
 
 from jaxseg.data import labels, sources
 from jaxseg.data.dataset import LOADERS, Dataset
 from jaxseg.data.datasets import DATASETS, DatasetSpec
+from jaxseg.data.notes import note
 from jaxseg.data.placement import Placement
 from jaxseg.errors import UserError, unknown_name
 
 
-def open(config: ConfigDict, *, training: bool = True) -> Dataset:
+def open(
+  config: ConfigDict, *, training: bool = True, whole: bool = False
+) -> Dataset:
   """Opens the data set of a configuration and checks all of its files.
 
   Args:
@@ -27,6 +28,9 @@ def open(config: ConfigDict, *, training: bool = True) -> Dataset:
       `data` section to find files and to form batches.
     training: Whether to read the training split as well as the evaluation
       split; `train_batches` needs it.
+    whole: Whether the images of a folder without splits form one split,
+      `sources.ALL`, which is evaluated. Without it such a folder is split as
+      in training, unless `data.eval_split` is `sources.ALL`.
 
   Raises:
     UserError: A field has an invalid value, or a file cannot be used.
@@ -34,7 +38,8 @@ def open(config: ConfigDict, *, training: bool = True) -> Dataset:
   data = config.data
   _check_fields(config)
   spec = DATASETS[data.name]
-  source = sources.find(data.name, data.path, data.val_fraction)
+  whole = whole or (not training and data.eval_split == sources.ALL)
+  source = sources.find(data.name, data.path, data.val_fraction, whole=whole)
   mean, std = tuple(data.mean or spec.mean), tuple(data.std or spec.std)
   dataset = Dataset(
     name=data.name,
@@ -102,13 +107,22 @@ def _placement(
 
 
 def _eval_split(data: ConfigDict, source: sources.Source) -> str:
-  """Returns `data.eval_split`, or "test" for a folder that has no "val"."""
+  """Returns `data.eval_split`, or the split that takes its place.
+
+  A folder that is scored as a whole has no other split, and "test" replaces a
+  missing "val".
+  """
   split = data.eval_split
+  if tuple(source.splits) == (sources.ALL,):
+    if split != sources.ALL:
+      note(
+        f"{data.path} has no splits, so all of its"
+        f" {len(source.splits[sources.ALL])} images are scored; --split=val"
+        " scores the share that training keeps for validation"
+      )
+    return sources.ALL
   if data.name == "folder" and split == "val" and split not in source.splits:
     if "test" in source.splits:
-      print(
-        f"note: {data.path} has no split 'val'; evaluating on 'test'",
-        file=sys.stderr,
-      )
+      note(f"{data.path} has no split 'val'; evaluating on 'test'")
       return "test"
   return split

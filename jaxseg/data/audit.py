@@ -151,8 +151,17 @@ def median_frequency(
   )
 
 
-def check_ids(counts: Counts, num_classes: int, placement: Placement) -> None:
-  """Raises UserError for ids that are neither a class nor the ignore label."""
+def check_ids(
+  counts: Counts, num_classes: int, placement: Placement, naming: str = ""
+) -> None:
+  """Raises UserError for ids that are neither a class nor the ignore label.
+
+  Args:
+    counts: Occurrences of the ids in the masks.
+    num_classes: Number of classes.
+    placement: Placement whose label map was counted with.
+    naming: How the ids can become classes, or "" if the classes are fixed.
+  """
   ignore = placement.ignore_label
   if _is_binary(counts, placement):
     raise _binary_error(placement)
@@ -164,7 +173,7 @@ def check_ids(counts: Counts, num_classes: int, placement: Placement) -> None:
   raise UserError(
     f"label ids {_listed(outside)} are outside 0..{num_classes - 1} and are not"
     f" data.ignore_label={ignore}: {_where(counts, outside)}; to ignore them"
-    f" pass {flag}, or name their classes in data.class_names"
+    f" pass {flag}{naming and ', or '}{naming}"
   )
 
 

@@ -122,6 +122,7 @@ class Dataset:
     self._seed = seed
     self._batch_sizes = (train_batch_size, eval_batch_size)
     self._given_names = class_names
+    self._naming = "name their classes in data.class_names"
     self._loaders: dict[Placement, Loader] = {}
     self._palettes = (palette, spec_palette)
 
@@ -138,8 +139,12 @@ class Dataset:
     used = [(self.eval_split, self._eval_placement)]
     if training:
       used.insert(0, (self.train_split, self._placement))
+      advice = "--config.data.train_split and --config.data.eval_split"
+    else:
+      self._naming = ""  # A trained network has its classes.
+      advice = "--split or --config.data.eval_split"
     for split, _ in used:
-      self._check_split(split)
+      self._check_split(split, f"; rename the folder, or choose with {advice}")
     for split, placement in used:
       loader = self._loader(placement)
       loader.load(split)
@@ -221,14 +226,12 @@ class Dataset:
       name for i, name in enumerate(self.class_names) if i not in counts
     )
 
-  def _check_split(self, split: str) -> None:
+  def _check_split(self, split: str, advice: str = "") -> None:
     """Raises UserError if the data set has no such split."""
     if split not in self.splits:
       known = ", ".join(self.splits)
       raise UserError(
-        f"there is no split {split!r}; the data set has: {known}. Rename the"
-        " folder, or choose one of these with --config.data.train_split and"
-        " --config.data.eval_split"
+        f"there is no split {split!r}; the data set has: {known}{advice}"
       )
 
   def _loader(self, placement: Placement) -> Loader:
@@ -268,7 +271,7 @@ class Dataset:
     placement = self._placement if placement is None else placement
     names = self._given_names
     if names:
-      audit.check_ids(counts, len(names), placement)
+      audit.check_ids(counts, len(names), placement, self._naming)
     else:
       found = audit.discover_classes(counts, placement)
       names = tuple(f"class_{i}" for i in range(found))

@@ -20,6 +20,8 @@ from jaxseg.data import decoding, pairing, shapes
 from jaxseg.data.pairing import Pair
 from jaxseg.errors import UserError
 
+ALL = "all"  # The split of a folder that is not split.
+
 _LAYOUTS = {
   "camvid": (
     "train.txt and val.txt of 'image label' lines, or the folders train/,"
@@ -142,7 +144,9 @@ class Drawn:
     return [hashlib.sha256(inspect.getsource(shapes).encode()).hexdigest()]
 
 
-def find(name: str, path: str = "", val_fraction: float = 0.1) -> Source:
+def find(
+  name: str, path: str = "", val_fraction: float = 0.1, *, whole: bool = False
+) -> Source:
   """Finds the original examples of a data set.
 
   Args:
@@ -150,6 +154,7 @@ def find(name: str, path: str = "", val_fraction: float = 0.1) -> Source:
     path: Folder of the original files; unused by `shapes`.
     val_fraction: Share of the images that are kept for validation if a folder
       has no splits.
+    whole: Whether the pairs of a folder without splits form one split, `ALL`.
 
   Raises:
     UserError: Files are missing, or images and masks do not match.
@@ -162,17 +167,17 @@ def find(name: str, path: str = "", val_fraction: float = 0.1) -> Source:
   elif name == "isbi_em":
     splits = _isbi_em(root)
   else:
-    splits = _folder(root, val_fraction)
+    splits = _folder(root, None if whole else val_fraction)
   return Files(root, splits)
 
 
 def _root(name: str, path: str) -> Path:
   """Returns the folder of a data set as an absolute path, if it exists."""
-  expected = f"expected a folder with {_LAYOUTS[name]}"
+  expected = (
+    f"expected a folder with {_LAYOUTS[name]}: pass --config.data.path=FOLDER"
+  )
   if not path:
-    raise UserError(
-      f"data.path is empty; {expected}: pass --config.data.path=FOLDER"
-    )
+    raise UserError(f"data.path is empty; {expected}")
   root = Path(path).expanduser().absolute()
   if not root.is_dir():
     seen = "is a file" if root.exists() else "does not exist"
@@ -245,11 +250,14 @@ def _listed_pairs(root: Path, listing: Path) -> tuple[Pair, ...]:
   return tuple(pairs)
 
 
-def _folder(root: Path, val_fraction: float) -> dict[str, tuple[Pair, ...]]:
+def _folder(
+  root: Path, val_fraction: float | None
+) -> dict[str, tuple[Pair, ...]]:
   """Pairs the files of images/ and masks/.
 
   Each folder in images/ is a split. Without such folders, or with "train"
-  alone, the pairs are split automatically.
+  alone, the pairs are split automatically, or form the split `ALL` if
+  `val_fraction` is None.
   """
   images, masks = root / "images", root / "masks"
   if not (images.is_dir() and masks.is_dir()):
@@ -263,12 +271,15 @@ def _folder(root: Path, val_fraction: float) -> dict[str, tuple[Pair, ...]]:
       " images into one of the folders"
     )
   if not names:
-    return _automatic_split(pairing.match(images, masks), images, val_fraction)
-  splits = {n: pairing.match(images / n, masks / n) for n in names}
-  if names == ["train"]:
-    pairs = splits["train"]
-    return _automatic_split(pairs, images / "train", val_fraction)
-  return splits
+    splits = {ALL: pairing.match(images, masks)}
+  else:
+    splits = {n: pairing.match(images / n, masks / n) for n in names}
+  if names not in ([], ["train"]):
+    return splits
+  [pairs] = splits.values()
+  if val_fraction is None:
+    return {ALL: pairs}
+  return _automatic_split(pairs, images.joinpath(*names), val_fraction)
 
 
 def _automatic_split(

@@ -107,10 +107,34 @@ def test_another_split_and_a_moved_folder(score, capsys, tmp_path):
   assert got["images"] == 2 and got["miou"] == 1.0
 
 
+def test_another_folder_is_scored_whole_with_a_label_map(
+  score, run, capsys, tmp_path
+):
+  """The folder `data` trained; masks of the other one number red as 7."""
+  for kind in ("images", "masks"):
+    (tmp_path / "mine" / kind).mkdir(parents=True)
+    for i in (0, 2):
+      with Image.open(tmp_path / "data" / kind / f"val/{i}.png") as image:
+        array = np.array(image)
+      if kind == "masks":
+        array[array == 1] = 7
+      Image.fromarray(array).save(tmp_path / "mine" / kind / f"{i}.png")
+  other = f"--config.data.path={tmp_path / 'mine'}"
+  with pytest.raises(SystemExit):
+    score(other)
+  line = capsys.readouterr().err
+  assert "pass --config.data.label_map='{7: 255}'\n" in line
+  run.config.data.path = str(tmp_path / "data")
+  assert score(other, "--json", "--config.data.label_map={7: 1}") == 0
+  got = json.loads(capsys.readouterr().out)
+  assert (got["images"], got["split"]) == (2, "all")
+  assert got["miou"] == 1.0
+
+
 @pytest.mark.parametrize(
   "option, words",
   [
-    ("--split=tset", ["no split 'tset'", "train"]),
+    ("--split=tset", ["no split 'tset'", "train", "choose with --split"]),
     ("--config.data.path=/nowhere/at/all", ["/nowhere/at/all"]),
     ("--config.eval.scales=0", ["eval.scales"]),
     ("--config.eval.crf=deeplab_v4", ["eval.crf 'deeplab_v4'", "did you mean"]),

@@ -42,6 +42,20 @@ def test_split_test_replaces_a_missing_val(folder, configure, capsys):
   assert "no split 'val'; evaluating on 'test'" in capsys.readouterr().err
 
 
+def test_a_folder_without_splits_is_scored_whole(folder, configure, capsys):
+  names = ("a", "b", "c")
+  for root in (folder({"": 20}), folder({"train": 20}, root="b")):
+    config = configure(root, class_names=names)
+    whole = data.open(config, training=False, whole=True)
+    assert (whole.splits, whole.eval_split) == ({"all": 20}, "all")
+    assert "all of its 20 images are scored" in capsys.readouterr().err
+    assert data.open(config, training=False).splits == {"train": 18, "val": 2}
+    config.data.eval_split = "all"
+    assert data.open(config, training=False).splits == {"all": 20}
+  config = configure(folder(root="split"), class_names=names)
+  assert data.open(config, training=False, whole=True).eval_split == "val"
+
+
 def test_splits_may_have_any_name(folder, configure):
   root = folder({"training": 3, "validation": 2})
   fields = {"train_split": "training", "eval_split": "validation"}
