@@ -8,6 +8,7 @@ training step is therefore the same function on one device and on a pod.
 from collections.abc import Iterable, Iterator, Sequence
 import os
 import socket
+import sys
 import time
 from typing import Any, TypeVar
 
@@ -169,27 +170,48 @@ def global_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
   }
 
 
-def check_batch_size(batch_size: int, mesh: Mesh, field: str) -> None:
-  """Checks that a batch divides evenly over the devices.
+def mesh_for_training(batch_size: int) -> Mesh:
+  """Returns a mesh over which training batches divide evenly.
+
+  A single process uses as many of its devices as divide the batch, and prints a
+  note if these are not all. Several processes use all devices.
 
   Args:
-    batch_size: Size of the global batch.
-    mesh: The mesh that the batch is split over.
-    field: Name of the configuration field, for the error.
+    batch_size: Size of the global batch, `train.batch_size`.
 
   Raises:
-    UserError: Names `field` and the nearest sizes that work.
+    UserError: The batch does not divide over the devices of all processes. The
+      message names the nearest sizes that do.
   """
-  devices = mesh.size
-  if batch_size > 0 and batch_size % devices == 0:
-    return
-  below = batch_size // devices * devices
-  nearest = [size for size in (below, below + devices) if size > 0]
-  raise UserError(
-    f"{field}={batch_size} does not divide over {devices} devices "
-    f"({jax.process_count()} processes); the nearest sizes that do: "
-    + " and ".join(map(str, nearest))
+  mesh = make_mesh()
+  if batch_size % mesh.size == 0:
+    return mesh
+  below = batch_size // mesh.size * mesh.size
+  nearest = [size for size in (below, below + mesh.size) if size > 0]
+  sizes = " or ".join(f"--config.train.batch_size={size}" for size in nearest)
+  if jax.process_count() > 1:
+    raise UserError(
+      f"train.batch_size={batch_size} does not divide over the {mesh.size} "
+      f"devices of {jax.process_count()} processes; expected a multiple of "
+      f"{mesh.size}: {sizes}"
+    )
+  used = largest_divisor(batch_size, mesh.size)
+  print(
+    f"note: a batch of {batch_size} is trained on {used} of {mesh.size} "
+    f"devices; {sizes} uses all",
+    file=sys.stderr,
   )
+  return make_mesh(list(mesh.devices.flat)[:used])
+
+
+def largest_divisor(batch_size: int, limit: int) -> int:
+  """Returns the largest number up to `limit` that divides the batch size."""
+  return max(n for n in range(1, limit + 1) if batch_size % n == 0)
+
+
+def round_up(batch_size: int, devices: int) -> int:
+  """Returns the smallest multiple of `devices` that is not smaller."""
+  return -(-batch_size // devices) * devices
 
 
 def device_batches(

@@ -154,6 +154,36 @@ def test_devices_are_ordered_by_process(monkeypatch):
   assert ids == [0, 1, 2, 3, 4, 6, 5, 7]
 
 
+@pytest.mark.parametrize(
+  "size, used, sizes",
+  [(1, 1, [8]), (2, 2, [8]), (10, 5, [8, 16]), (12, 6, [8, 16]), (13, 1, [16])],
+)
+def test_a_batch_uses_the_devices_that_divide_it(size, used, sizes, capsys):
+  mesh = sharding.mesh_for_training(size)
+  assert mesh.devices.tolist() == jax.devices()[:used]
+  note = capsys.readouterr().err
+  assert f"a batch of {size} is trained on {used} of 8 devices" in note
+  for whole in sizes:
+    assert f"--config.train.batch_size={whole}" in note
+
+
+def test_a_batch_of_all_devices_needs_no_note(capsys):
+  assert sharding.mesh_for_training(16).size == 8
+  assert not capsys.readouterr().err
+
+
+def test_several_processes_need_a_batch_for_all_devices(monkeypatch):
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  assert sharding.mesh_for_training(16).size == 8
+  with pytest.raises(UserError, match="train.batch_size=10.*=8 or .*=16"):
+    sharding.mesh_for_training(10)
+
+
+def test_evaluation_batches_are_rounded_up():
+  assert [sharding.round_up(n, 8) for n in (1, 8, 50)] == [8, 8, 56]
+  assert [sharding.round_up(50, n) for n in (1, 3, 5)] == [50, 51, 50]
+
+
 STEPS = """
 import sys, time
 from jaxseg import sharding

@@ -53,17 +53,6 @@ def test_a_missing_config_file(train_command, run_process, tmp_path):
   )
 
 
-def test_a_batch_that_does_not_divide(train_command, run_process, tmp_path):
-  command = train_command(
-    tmp_path / "run", *SHORT, "--config.train.batch_size=12"
-  )
-  refused(
-    run_process(command, devices=8),
-    "config.train.batch_size=12 does not divide over 8 devices",
-    "8 and 16",
-  )
-
-
 def test_a_run_refuses_another_configuration(
   train_command, run_process, tmp_path
 ):

@@ -58,10 +58,14 @@ def run(args: argparse.Namespace) -> int:
     if args.split:
       config.data.eval_split = args.split
     is_other = Path(config.data.path).resolve() != Path(trained_on).resolve()
+    mesh = sharding.make_mesh()
     dataset = data.open(
-      config, training=False, whole=is_other and not args.split
+      config,
+      training=False,
+      whole=is_other and not args.split,
+      devices=mesh.size,
     )
-    scores = _scores(trained, dataset)
+    scores = _scores(trained, dataset, mesh)
   if jax.process_index() != 0:
     return 0
   about = _about(args.workdir, trained, dataset)
@@ -73,10 +77,11 @@ def run(args: argparse.Namespace) -> int:
   return 0
 
 
-def _scores(trained: Run, dataset: data.Dataset) -> Scores:
-  config = trained.config
-  mesh = sharding.make_mesh()
-  sharding.check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
+def _scores(
+  trained: Run, dataset: data.Dataset, mesh: jax.sharding.Mesh
+) -> Scores:
+  examples = dataset.splits[dataset.eval_split]
+  batch_size = sharding.round_up(trained.config.eval.batch_size, mesh.size)
   batches = dataset.eval_batches(
     process_index=jax.process_index(), process_count=jax.process_count()
   )
@@ -88,7 +93,7 @@ def _scores(trained: Run, dataset: data.Dataset) -> Scores:
     jax.device_put(trained.variables, sharding.replicated(mesh)),
     sharding.device_batches(batches, mesh),
     trained.task,
-    total=-(-dataset.splits[dataset.eval_split] // config.eval.batch_size),
+    total=-(-examples // batch_size),
   )
 
 

@@ -10,6 +10,7 @@ set on the device and needs no TensorFlow. Both yield identical batches.
 
 from ml_collections import ConfigDict
 
+from jaxseg import sharding
 from jaxseg.data import labels, sources
 from jaxseg.data.dataset import LOADERS, Dataset
 from jaxseg.data.datasets import DATASETS, DatasetSpec
@@ -19,7 +20,11 @@ from jaxseg.errors import UserError, unknown_name
 
 
 def open(
-  config: ConfigDict, *, training: bool = True, whole: bool = False
+  config: ConfigDict,
+  *,
+  training: bool = True,
+  whole: bool = False,
+  devices: int = 1,
 ) -> Dataset:
   """Opens the data set of a configuration and checks all of its files.
 
@@ -31,6 +36,8 @@ def open(
     whole: Whether the images of a folder without splits form one split,
       `sources.ALL`, which is evaluated. Without it such a folder is split as
       in training, unless `data.eval_split` is `sources.ALL`.
+    devices: Number of devices that evaluation batches are split over. Their
+      size is `eval.batch_size`, rounded up to a multiple of it.
 
   Raises:
     UserError: A field has an invalid value, or a file cannot be used.
@@ -50,7 +57,7 @@ def open(
     prepared=data.prepared,
     seed=config.seed,
     train_batch_size=config.train.batch_size,
-    eval_batch_size=config.eval.batch_size,
+    eval_batch_size=sharding.round_up(config.eval.batch_size, devices),
     train_split=data.train_split,
     eval_split=_eval_split(data, source),
     class_names=tuple(data.class_names) or spec.class_names,

@@ -41,7 +41,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
       not finite.
   """
   workdir = files.to_path(workdir)
-  mesh = sharding.make_mesh()
+  mesh = sharding.mesh_for_training(config.train.batch_size)
   experiment = setup.create(config, mesh)
   options = experiment.options
   is_first_process = jax.process_index() == 0

@@ -61,7 +61,8 @@ class Experiment:
     ema_decay: Decay of the moving average of the parameters; 0 for no average.
     seed: Seed of parameters, data order, augmentation and dropout.
     image_size: Height and width of the images that the network trains on.
-    eval_batch_size: Global batch size of evaluation.
+    eval_batch_size: Global batch size of evaluation, a multiple of the number
+      of devices.
     options: Options of the training loop.
   """
 
@@ -132,13 +133,9 @@ def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
   Raises:
     UserError: A field has an invalid value, or a file cannot be used.
   """
-  for field in ("train", "eval"):
-    sharding.check_batch_size(
-      config[field].batch_size, mesh, f"config.{field}.batch_size"
-    )
   if config.loss.balance not in BALANCES:
     raise unknown_name("loss.balance", config.loss.balance, BALANCES[1:])
-  dataset = data.open(config)
+  dataset = data.open(config, devices=mesh.size)
   for name in dataset.absent_classes()[:10]:
     print(f"note: no pixel of {name} in the training masks", file=sys.stderr)
   config = completed(config, dataset)
@@ -170,7 +167,7 @@ def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
     ema_decay=config.optimizer.ema_decay,
     seed=config.seed,
     image_size=tuple(config.augment.crop),
-    eval_batch_size=config.eval.batch_size,
+    eval_batch_size=sharding.round_up(config.eval.batch_size, mesh.size),
     options=LoopOptions(**config.train.to_dict()),
   )
 
