@@ -7,8 +7,8 @@ Words: a data preset; a backbone; `small`; `heavy`.
 
 The recipe is that of FCN-32s at ten times its learning rate (CVPR text,
 Sec. 4.3). `heavy` is the released solver's: a learning rate of 1e-4, the loss
-averaged over pixels, twenty images accumulated one by one. The biases of conv1
-to conv5 learn and decay like weights (its prototxt).
+averaged over pixels, updates of twenty images that are computed one by one. The
+biases of conv1 to conv5 learn and decay like weights (its prototxt).
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
   if "heavy" in c.words:
     recipes.caffe_input(c)
     c.optimizer.update(learning_rate=1e-4, accumulate=20)
-    c.train.update(steps=100_000, batch_size=1, eval_every=4000)
+    c.train.update(steps=100_000, batch_size=20, eval_every=4000)
   if "small" in c.words:
     small(c)
   return c

@@ -1,8 +1,9 @@
 """Random augmentation of images and labels, inside the jitted step.
 
-Augmentation is a pure function of (key, image, label). All randomness of an
-example follows from `fold_in(key, index)`, so the stream is the same in any
-batch order, on 1 device or 256, and after a resume.
+Augmentation is a pure function of (key, image, label), and each example has its
+own key. The training step derives it from the seed and the position of the
+example in the stream, so the stream is the same on 1 device or 256 and after a
+resume, and an image that occurs twice in a batch is augmented twice.
 
 The image is resampled once. A random scale, a crop and a mirroring compose to
 one map from crop to image, whose coordinates are computed in integers. The
@@ -79,11 +80,10 @@ class Augmentation:
 
 
 def augment(
-  key: Key[Array, ""],
+  key: Key[Array, " n"],
   image: UInt8[Array, "n h w 3"],
   label: Integer[Array, "n h w"],
   size: Int[Array, "n 2"],
-  index: Int[Array, " n"],
   *,
   settings: Augmentation,
   mean: tuple[float, float, float],
@@ -92,11 +92,10 @@ def augment(
   """Scales, crops, mirrors and recolours each example at random.
 
   Args:
-    key: Key of this step, `fold_in(seed key, step)`.
+    key: Random key of each example.
     image: Images, each at the top left of its canvas.
     label: Labels of the images.
     size: Height and width of each image on its canvas.
-    index: Data set index of each example, which keys its randomness.
     settings: The random changes.
     mean: RGB colour in 0..1 of pixels outside the image.
     ignore_label: Label of pixels outside the image.
@@ -105,9 +104,8 @@ def augment(
     Images in 0..1, not yet normalised, and int32 labels.
   """
 
-  def one(image, label, size, index):
-    own_key = jax.random.fold_in(key, index)
-    draw = jax.random.uniform(own_key, (8,))
+  def one(key, image, label, size):
+    draw = jax.random.uniform(key, (8,))
     low, high = settings.scale
     ratio = low * (high / low) ** draw[0]
     height, width = settings.crop
@@ -117,7 +115,7 @@ def augment(
     if settings.elastic_std or settings.rotation:
       shift = displacement(
         # A stream independent of the draws above.
-        jax.random.fold_in(own_key, 1),
+        jax.random.fold_in(key, 1),
         settings.crop,
         rotation=settings.rotation,
         elastic_std=settings.elastic_std,
@@ -141,7 +139,7 @@ def augment(
     image = jnp.where(inside[..., None], image, jnp.asarray(mean, jnp.float32))
     return image, jnp.where(inside, label.astype(jnp.int32), ignore_label)
 
-  return jax.vmap(one)(image, label, size, index)
+  return jax.vmap(one)(key, image, label, size)
 
 
 def normalise(

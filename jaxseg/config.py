@@ -101,8 +101,10 @@ def base() -> ConfigDict:
   # learning rate; the first match counts, and a factor of 0 freezes
   optimizer.multipliers = ()
   optimizer.clip_norm = 0.0  # largest global gradient norm; 0 = no clipping
-  optimizer.accumulate = 1  # number of steps whose gradients are averaged
-  optimizer.ema_decay = 0.0  # decay of averaged parameters; 0 = no averaging
+  # Number of parts in which a batch is computed, one after the other: more
+  # parts need less memory. Only batch normalisation sees a part alone
+  optimizer.accumulate = 1
+  optimizer.ema_decay = 0.0  # decay of averaged variables; 0 = no averaging
 
   c.schedule = schedule = ConfigDict()
   schedule.name = "poly"  # "poly", "cosine", "step", "exponential", "constant"
@@ -115,8 +117,8 @@ def base() -> ConfigDict:
   schedule.decay_steps = 100  # steps between two factors (exponential)
 
   c.train = train = ConfigDict()
-  train.steps = 1000  # number of training steps
-  train.batch_size = 16  # global batch size, over all processes
+  train.steps = 1000  # number of steps; each is one update of the optimizer
+  train.batch_size = 16  # examples of a step, over all processes and parts
   train.log_every = 20  # steps between two lines of metrics.jsonl
   # Batches whose statistics replace the running averages of the norms before
   # each evaluation (SegNet); 0 = keep the running averages

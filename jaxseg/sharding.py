@@ -170,7 +170,7 @@ def global_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
   }
 
 
-def mesh_for_training(batch_size: int) -> Mesh:
+def mesh_for_training(batch_size: int, parts: int = 1) -> Mesh:
   """Returns a mesh over which training batches divide evenly.
 
   A single process uses as many of its devices as divide the batch, and prints a
@@ -178,30 +178,49 @@ def mesh_for_training(batch_size: int) -> Mesh:
 
   Args:
     batch_size: Size of the global batch, `train.batch_size`.
+    parts: Number of parts that a batch is computed in, `optimizer.accumulate`.
 
   Raises:
-    UserError: The batch does not divide over the devices of all processes. The
-      message names the nearest sizes that do.
+    UserError: The batch does not divide into its parts, or these do not divide
+      over the devices of all processes. The message names values that do.
   """
+  if batch_size % parts:
+    raise UserError(
+      f"train.batch_size={batch_size} does not divide into the parts of "
+      f"optimizer.accumulate={parts}; expected a divisor, such as "
+      f"--config.optimizer.accumulate={largest_divisor(batch_size, parts)}"
+    )
   mesh = make_mesh()
-  if batch_size % mesh.size == 0:
+  part = batch_size // parts
+  if part % mesh.size == 0:
     return mesh
-  below = batch_size // mesh.size * mesh.size
-  nearest = [size for size in (below, below + mesh.size) if size > 0]
-  sizes = " or ".join(f"--config.train.batch_size={size}" for size in nearest)
+  text = f"{batch_size} in {parts} parts" if parts > 1 else f"{batch_size}"
+  sizes = _whole_batches(batch_size, parts, mesh.size)
   if jax.process_count() > 1:
     raise UserError(
-      f"train.batch_size={batch_size} does not divide over the {mesh.size} "
+      f"train.batch_size={text} does not divide over the {mesh.size} "
       f"devices of {jax.process_count()} processes; expected a multiple of "
-      f"{mesh.size}: {sizes}"
+      f"{mesh.size} examples for each part: {sizes}"
     )
-  used = largest_divisor(batch_size, mesh.size)
+  used = largest_divisor(part, mesh.size)
   print(
-    f"note: a batch of {batch_size} is trained on {used} of {mesh.size} "
+    f"note: a batch of {text} is trained on {used} of {mesh.size} "
     f"devices; {sizes} uses all",
     file=sys.stderr,
   )
   return make_mesh(list(mesh.devices.flat)[:used])
+
+
+def _whole_batches(batch_size: int, parts: int, devices: int) -> str:
+  """Returns flags with which the parts of a batch divide over the devices."""
+  if batch_size % devices == 0:
+    # Fewer parts give the same update.
+    most = largest_divisor(batch_size // devices, parts)
+    return f"--config.optimizer.accumulate={most}"
+  unit = parts * devices
+  below = batch_size // unit * unit
+  nearest = [size for size in (below, below + unit) if size > 0]
+  return " or ".join(f"--config.train.batch_size={size}" for size in nearest)
 
 
 def largest_divisor(batch_size: int, limit: int) -> int:

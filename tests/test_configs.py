@@ -98,7 +98,11 @@ def one_step(config, image_size):
     "index": jax.ShapeDtypeStruct((n,), jnp.int32),
   }
   run = functools.partial(
-    step.train_step, model=model, optimizer=optimizer, task=task
+    step.train_step,
+    model=model,
+    optimizer=optimizer,
+    task=task,
+    parts=config.optimizer.accumulate,
   )
   return run, state, batch
 
@@ -144,6 +148,7 @@ def test_every_config_takes_a_step(path, arg):
   """Narrow and published networks take a step on two small images."""
   config = resolved(path, arg)
   config.train.batch_size = 2
+  config.optimizer.accumulate = 1
   config.augment.update(crop=(96, 96), scale=(1.0, 1.0))
   run, state, batch = one_step(config, (96, 96))
   rng = np.random.default_rng(0)

@@ -172,6 +172,16 @@ def test_a_batch_of_all_devices_needs_no_note(capsys):
   assert not capsys.readouterr().err
 
 
+def test_parts_divide_the_batch_and_the_devices(capsys):
+  assert sharding.mesh_for_training(64, 8).size == 8
+  with pytest.raises(UserError, match="accumulate=8.*accumulate=6"):
+    sharding.mesh_for_training(12, 8)
+  assert sharding.mesh_for_training(40, 20).size == 2
+  note = capsys.readouterr().err
+  assert "a batch of 40 in 20 parts is trained on 2 of 8 devices" in note
+  assert "--config.optimizer.accumulate=5 uses all" in note
+
+
 def test_several_processes_need_a_batch_for_all_devices(monkeypatch):
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   assert sharding.mesh_for_training(16).size == 8

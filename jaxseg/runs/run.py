@@ -135,9 +135,22 @@ def load_run(workdir: epath.PathLike, checkpoint: str | int = "best") -> Run:
       )
   tree = checkpoints.restore_as_saved(step)
   checkpoints.close()
-  params = tree["params"] if tree.get("ema") is None else tree["ema"]
-  variables = {"params": params, "batch_stats": tree.get("batch_stats") or {}}
-  return Run(config, create_model(config), variables, step)
+  return Run(config, create_model(config), saved_variables(tree), step)
+
+
+def saved_variables(tree: dict[str, Any]) -> dict[str, Any]:
+  """Returns the variables for evaluation of a saved train state.
+
+  Checkpoints of version 0.1 have an average of the parameters alone; it was
+  evaluated with the batch statistics of the parameters themselves.
+  """
+  ema = tree.get("ema")
+  batch_stats = tree.get("batch_stats") or {}
+  if ema is None:
+    return {"params": tree["params"], "batch_stats": batch_stats}
+  if ema.keys() <= {"params", "batch_stats"}:
+    return {"batch_stats": {}, **ema}
+  return {"params": ema, "batch_stats": batch_stats}
 
 
 def create_model(config: ConfigDict) -> nn.Module:

@@ -65,7 +65,7 @@ class Segmentation:
     Args:
       batch: `image` uint8 `[n, h, w, 3]`, `label` `[n, h, w]`, `size` int32
         `[n, 2]` and `index` int32 `[n]`; `jaxseg.data.dataset` describes them.
-      key: Random key of the step.
+      key: Random key of each example, `[n]`.
 
     Returns:
       Normalised crops of the images, float32 `[n, crop_h, crop_w, 3]`, and
@@ -76,7 +76,6 @@ class Segmentation:
       batch["image"],
       batch["label"],
       batch["size"],
-      batch["index"],
       settings=self.augmentation,
       mean=self.mean,
       ignore_label=self.ignore_label,

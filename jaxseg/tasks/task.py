@@ -28,7 +28,12 @@ class Task(Protocol):
     """Returns images as the network expects them, given uint8 images."""
 
   def inputs(self, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
-    """Returns the augmented images of a training batch and their targets."""
+    """Returns the augmented images of a training batch and their targets.
+
+    Args:
+      batch: The training batch, of n examples.
+      key: Random key of each example, `[n]`.
+    """
 
   def loss(self, outputs: Outputs, target: Any) -> tuple[jax.Array, jax.Array]:
     """Returns the loss of the network's outputs as (sum, weight)."""

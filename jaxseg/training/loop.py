@@ -41,7 +41,9 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
       not finite.
   """
   workdir = files.to_path(workdir)
-  mesh = sharding.mesh_for_training(config.train.batch_size)
+  mesh = sharding.mesh_for_training(
+    config.train.batch_size, config.optimizer.accumulate
+  )
   experiment = setup.create(config, mesh)
   options = experiment.options
   is_first_process = jax.process_index() == 0
@@ -75,6 +77,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     experiment.model,
     experiment.task,
     seed=experiment.seed,
+    parts=experiment.parts,
     count=options.norm_batches,
     mesh=mesh,
   )
@@ -164,8 +167,7 @@ def logged_values(
   """
   speed = throughput.steps_per_second(step)
   values = {key: float(value) for key, value in metrics.items()}
-  update = (step - 1) // experiment.accumulate
-  values["learning_rate"] = float(experiment.learning_rate(update))
+  values["learning_rate"] = float(experiment.learning_rate(step - 1))
   values["images_per_second"] = speed * experiment.options.batch_size
   return values
 
@@ -214,6 +216,7 @@ def compile_step(
     optimizer=experiment.optimizer,
     task=experiment.task,
     seed=experiment.seed,
+    parts=experiment.parts,
     ema_decay=experiment.ema_decay,
   )
   replicated, split = sharding.replicated(mesh), sharding.batch_split(mesh)

@@ -18,7 +18,9 @@ from typing import Any
 
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
+import numpy as np
 import optax
 
 from jaxseg.errors import UserError, unknown_name
@@ -51,35 +53,38 @@ def schedule(config: ConfigDict, *, peak: float, steps: int) -> optax.Schedule:
     UserError: `schedule.name` is unknown.
   """
   warmup = config.warmup_steps
-  decay = _decay(config, peak=peak, steps=steps)
-  if not warmup:
-    return decay
-  return optax.join_schedules(
-    [optax.linear_schedule(0.0, peak, warmup), decay], [warmup]
-  )
+  rate = _decay(config, peak=peak, span=max(steps - warmup, 1))
+  if warmup:
+    ramp = optax.linear_schedule(0.0, peak, warmup)
+    rate = optax.join_schedules([ramp, rate], [warmup])
+  if config.name != "step":
+    return rate
+  boundaries = np.array([round(f * steps) for f in config.step_fractions])
+
+  def in_steps(step):
+    passed = jnp.sum(step >= boundaries)
+    return rate(step) * config.step_factor**passed
+
+  return in_steps
 
 
-def _decay(config: ConfigDict, *, peak: float, steps: int) -> optax.Schedule:
-  """Builds the schedule after the warm-up."""
-  warmup = config.warmup_steps
-  span = max(steps - warmup, 1)
+def _decay(config: ConfigDict, *, peak: float, span: int) -> optax.Schedule:
+  """Builds the schedule of the `span` steps after the warm-up.
+
+  That of "step" is constant here: its fractions count all steps, so one of them
+  may lie in the warm-up.
+  """
   if config.name == "poly":
     return optax.polynomial_schedule(
       peak, peak * config.end_factor, config.power, span
     )
   if config.name == "cosine":
     return optax.cosine_decay_schedule(peak, span, config.end_factor)
-  if config.name == "step":
-    factors = {
-      round(fraction * steps) - warmup: config.step_factor
-      for fraction in config.step_fractions
-    }
-    return optax.piecewise_constant_schedule(peak, factors)
   if config.name == "exponential":
     return optax.exponential_decay(
       peak, config.decay_steps, config.decay_rate, staircase=True
     )
-  if config.name == "constant":
+  if config.name in ("step", "constant"):
     return optax.constant_schedule(peak)
   raise unknown_name("schedule.name", config.name, SCHEDULES)
 
@@ -107,11 +112,7 @@ def create(
   if config.multipliers:
     chain.append(_scale_by_path(config.multipliers, params))
   chain.append(optax.scale_by_learning_rate(learning_rate))
-  transform = optax.chain(*chain)
-  if config.accumulate > 1:
-    steps = optax.MultiSteps(transform, config.accumulate)
-    transform = steps.gradient_transformation()
-  return transform
+  return optax.chain(*chain)
 
 
 def _moments_and_decay(

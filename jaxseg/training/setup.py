@@ -57,8 +57,8 @@ class Experiment:
     inference: Settings of inference in evaluation.
     optimizer: Optax transformation.
     learning_rate: Learning rate as a function of the number of updates.
-    accumulate: Number of steps per update of the optimizer.
-    ema_decay: Decay of the moving average of the parameters; 0 for no average.
+    parts: Number of parts that a batch is computed in, one after the other.
+    ema_decay: Decay of the moving average of the variables; 0 for no average.
     seed: Seed of parameters, data order, augmentation and dropout.
     image_size: Height and width of the images that the network trains on.
     eval_batch_size: Global batch size of evaluation, a multiple of the number
@@ -74,7 +74,7 @@ class Experiment:
   inference: Inference
   optimizer: optax.GradientTransformation
   learning_rate: optax.Schedule
-  accumulate: int
+  parts: int
   ema_decay: float
   seed: int
   image_size: tuple[int, int]
@@ -114,12 +114,10 @@ class Experiment:
     variables = jax.device_put(variables, sharding.replicated(mesh))
     ema = state.ema
     if ema is not None:
-      # The step donates the memory of the parameters and of their average, so
+      # The step donates the memory of the variables and of their averages, so
       # they must be separate arrays.
-      ema = jax.tree.map(jnp.copy, variables["params"])
-    return state.replace(
-      params=variables["params"], batch_stats=variables["batch_stats"], ema=ema
-    )
+      ema = jax.tree.map(jnp.copy, variables)
+    return state.replace(**variables, ema=ema)
 
 
 def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
@@ -148,11 +146,10 @@ def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
       train=False,
     )
   )["params"]
-  accumulate = config.optimizer.accumulate
   learning_rate = optimizers.schedule(
     config.schedule,
     peak=config.optimizer.learning_rate,
-    steps=-(-config.train.steps // accumulate),
+    steps=config.train.steps,
   )
   return Experiment(
     config=config,
@@ -163,7 +160,7 @@ def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
     inference=inference.create(config),
     optimizer=optimizers.create(config.optimizer, learning_rate, params),
     learning_rate=learning_rate,
-    accumulate=accumulate,
+    parts=config.optimizer.accumulate,
     ema_decay=config.optimizer.ema_decay,
     seed=config.seed,
     image_size=tuple(config.augment.crop),

@@ -17,11 +17,12 @@ class TrainState:
   """Everything that a training step reads and writes.
 
   Attributes:
-    step: Number of steps taken, an int32 scalar.
+    step: Number of steps taken, which is that of updates; an int32 scalar.
     params: Parameters, float32.
     batch_stats: Running statistics of the norms, float32.
     opt_state: State of the optimizer.
-    ema: Exponential moving average of `params`, or None.
+    ema: Exponential moving averages of `params` and `batch_stats` in a dict of
+      these names, or None.
   """
 
   step: Any
@@ -31,9 +32,16 @@ class TrainState:
   ema: Any
 
   def variables(self) -> dict[str, Any]:
-    """Returns the variables for evaluation, with averaged parameters if any."""
-    params = self.params if self.ema is None else self.ema
-    return {"params": params, "batch_stats": self.batch_stats}
+    """Returns the variables for evaluation: their averages, if any."""
+    if self.ema is not None:
+      return self.ema
+    return {"params": self.params, "batch_stats": self.batch_stats}
+
+  def with_evaluated_stats(self, batch_stats: Any) -> "TrainState":
+    """Returns the state with other batch statistics in `variables()`."""
+    if self.ema is not None:
+      return self.replace(ema={**self.ema, "batch_stats": batch_stats})
+    return self.replace(batch_stats=batch_stats)
 
 
 def create_state(
@@ -53,14 +61,16 @@ def create_state(
     optimizer: Optax transformation.
     key: Random key of the parameters.
     image_shape: Shape of a batch of images, `(n, h, w, 3)`.
-    ema: Whether the state has a moving average of the parameters.
+    ema: Whether the state has moving averages of the variables.
   """
   variables = model.init(key, jnp.zeros(image_shape), train=False)
-  params = variables["params"]
+  variables = {
+    "params": variables["params"],
+    "batch_stats": variables.get("batch_stats", {}),
+  }
   return TrainState(
     step=jnp.zeros((), jnp.int32),
-    params=params,
-    batch_stats=variables.get("batch_stats", {}),
-    opt_state=optimizer.init(params),
-    ema=jax.tree.map(jnp.copy, params) if ema else None,
+    **variables,
+    opt_state=optimizer.init(variables["params"]),
+    ema=jax.tree.map(jnp.copy, variables) if ema else None,
   )

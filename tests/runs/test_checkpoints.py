@@ -11,6 +11,7 @@ import pytest
 from jaxseg import files
 from jaxseg.errors import UserError
 from jaxseg.runs.checkpoints import Checkpoints
+from jaxseg.runs.run import saved_variables
 from jaxseg.training.state import TrainState
 
 
@@ -86,3 +87,18 @@ def test_a_missing_package_for_object_stores_is_named(bucket, monkeypatch):
   monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
   with pytest.raises(UserError, match="pip install 'jaxseg.gcs.'"):
     Checkpoints(bucket / "run")
+
+
+def test_averages_are_evaluated_with_averaged_statistics():
+  raw = {"params": {"w": 1}, "batch_stats": {"mean": 2}}
+  averages = {"params": {"w": 3}, "batch_stats": {"mean": 4}}
+  assert saved_variables({**raw, "ema": None}) == raw
+  assert saved_variables({**raw, "ema": averages}) == averages
+  # Networks without norms have no statistics.
+  bare = {"params": {"w": 1}, "ema": {"params": {"w": 3}}}
+  assert saved_variables(bare) == {"params": {"w": 3}, "batch_stats": {}}
+  # Version 0.1 averaged the parameters alone.
+  assert saved_variables({**raw, "ema": {"w": 3}}) == {
+    "params": {"w": 3},
+    "batch_stats": {"mean": 2},
+  }

@@ -1,5 +1,7 @@
 """Recomputed batch statistics are the means that NumPy computes."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -33,20 +35,23 @@ class Norms(nn.Module):
     return {"logits": x + slow(image, train=train)}
 
 
-def recomputed(model, batches):
+def recomputed(model, batches, *, parts=1, task=PLAIN, ema=False):
   image = jnp.zeros((1, 4, 6, 3))
   variables = model.init(jax.random.key(0), image, train=False)
+  variables["batch_stats"] = jax.tree.map(
+    lambda a: a + 3, variables["batch_stats"]
+  )
   state = TrainState(
     step=jnp.asarray(7, jnp.int32),
-    params=variables["params"],
-    batch_stats=jax.tree.map(lambda a: a + 3, variables["batch_stats"]),
+    **variables,
     opt_state=(),
-    ema=None,
+    ema=jax.tree.map(jnp.copy, variables) if ema else None,
   )
   recompute = make_recompute_batch_stats(
     model,
-    PLAIN,
+    task,
     seed=0,
+    parts=parts,
     count=len(batches),
     mesh=sharding.make_mesh(jax.devices()[:1]),
   )
@@ -54,6 +59,7 @@ def recomputed(model, batches):
 
 
 def random_batches(count: int):
+  """Returns batches whose parts, of every third example, have one example."""
   rng = np.random.default_rng(0)
   return [
     {
@@ -77,6 +83,40 @@ def test_statistics_are_means_over_batches_at_any_momentum():
     np.testing.assert_allclose(got["mean"], mean, atol=1e-4)
     np.testing.assert_allclose(got["var"], var, rtol=1e-4)
   assert after.params is before.params and after.step == before.step
+
+
+def test_a_batch_in_parts_gives_the_means_over_parts():
+  batch = random_batches(1)
+  images = (batch[0]["image"] / 255 - 0.5) / 0.25
+  _, after = recomputed(Norms(), batch, parts=3)
+  for norm in ("fast", "slow"):
+    got = after.batch_stats[norm]
+    np.testing.assert_allclose(got["mean"], images.mean((0, 1, 2)), atol=1e-4)
+    var = images.var((1, 2)).mean(0)
+    np.testing.assert_allclose(got["var"], var, rtol=1e-4)
+
+
+def test_large_statistics_do_not_cancel():
+  """float32 resolves a mean of 1e6 to 0.06."""
+  far = dataclasses.replace(PLAIN, mean=(-2.5e5,) * 3)
+  batch = random_batches(1)
+  _, after = recomputed(Norms(), batch, task=far)
+  mean = (batch[0]["image"] / 255).mean((0, 1, 2)) / 0.25 + 1e6
+  for norm in ("fast", "slow"):
+    np.testing.assert_allclose(after.batch_stats[norm]["mean"], mean, rtol=1e-4)
+
+
+def test_averaged_variables_get_statistics_of_their_own():
+  """Those that training continues from stay."""
+  before, after = recomputed(Norms(), random_batches(1), ema=True)
+  assert after.batch_stats is before.batch_stats
+  assert after.variables()["params"] is before.ema["params"]
+  moved = jax.tree.map(
+    lambda a, b: float(jnp.abs(a - b).min()),
+    after.variables()["batch_stats"],
+    before.ema["batch_stats"],
+  )
+  assert min(jax.tree.leaves(moved)) > 0.1
 
 
 def test_frozen_statistics_stay():

@@ -1,4 +1,4 @@
-"""The training step: any layout of devices, ignored pixels, averages."""
+"""The training step: any layout of devices, parts, ignored pixels, averages."""
 
 import functools
 
@@ -15,7 +15,7 @@ from jaxseg.augment import Augmentation
 from jaxseg.losses import HeadsLoss
 from jaxseg.tasks.segmentation import Segmentation
 from jaxseg.training.state import create_state
-from jaxseg.training.step import train_step
+from jaxseg.training.step import split_batch, train_step
 
 CLASSES, SIZE, BATCH, IGNORE = 3, 16, 16, 255
 
@@ -31,7 +31,8 @@ TASK = Segmentation(
     heads={"logits": 1.0, "aux_logits": 0.4}, class_weights=(1.0, 2.0, 0.5)
   ),
 )
-STEP = dict(task=TASK, seed=7, ema_decay=0.9)
+# On eight devices, each part has one example of each device.
+STEP = dict(task=TASK, seed=7, parts=2, ema_decay=0.9)
 OPTIMIZER = optax.sgd(0.005, momentum=0.9)
 
 
@@ -199,10 +200,109 @@ def test_an_all_ignored_batch_is_zero_and_finite():
 
 
 def test_the_step_counts_and_averages():
+  """The first decays are 1 / 10 and 2 / 11, less than the 0.9 asked for."""
   state, _ = one_step(batch())
-  assert state.step == 1
-  for new, old, mean in zip(
-    *map(jax.tree.leaves, (state.params, initial().params, state.ema)),
-    strict=True,
-  ):
-    np.testing.assert_allclose(mean, 0.9 * old + 0.1 * new, atol=1e-6)
+  following = jax.device_get(compiled_step()(state, batch(1)))[0]
+  assert (state.step, following.step) == (1, 2)
+
+  def variables(state):
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+  expected = variables(initial())
+  for after, decay in ((state, 1 / 10), (following, 2 / 11)):
+    expected = jax.tree.map(
+      lambda old, new, decay=decay: decay * old + (1 - decay) * new,
+      expected,
+      variables(after),
+    )
+    assert_same(after.ema, expected, 1e-6)
+
+
+class Bias(nn.Module):
+  """Scores that do not depend on the image."""
+
+  @nn.compact
+  def __call__(self, image, *, train):
+    bias = self.param("bias", nn.initializers.zeros, (2,))
+    return {"logits": jnp.broadcast_to(bias, (*image.shape[:3], 2))}
+
+
+def test_parts_have_the_weights_of_their_pixels():
+  """One valid pixel of class 0 and 999 of class 1 weigh 1 and 999.
+
+  At bias 0 the gradient of the mean over the pixels is p - q, where p is 1 / 2
+  and q is the share of the class. A mean of the parts' means would be 0.
+  """
+  task = Segmentation(
+    class_names=("a", "b"),
+    mean=(0.5,) * 3,
+    std=(1.0,) * 3,
+    augmentation=Augmentation(crop=(27, 37)),
+  )
+  label = np.full((4, 27, 37), 255, np.uint8)
+  label[0, 0, 0] = 0
+  label[1] = 1
+  examples = {
+    "image": np.zeros((4, 27, 37, 3), np.uint8),
+    "label": label,
+    "size": np.tile(np.int32([27, 37]), (4, 1)),
+    "index": np.arange(4, dtype=np.int32),
+  }
+  optimizer = optax.sgd(1.0)
+  state = create_state(
+    Bias(), optimizer, jax.random.key(0), (1, 27, 37, 3), ema=True
+  )
+  for parts in (1, 4):
+    step = jax.jit(
+      functools.partial(
+        train_step,
+        model=Bias(),
+        optimizer=optimizer,
+        task=task,
+        parts=parts,
+        ema_decay=0.9,
+      )
+    )
+    after, metrics = step(state, examples)
+    share = 999 / 1000
+    np.testing.assert_allclose(
+      after.params["bias"], [0.5 - share, share - 0.5], rtol=1e-5
+    )
+    np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-5)
+    # One update decays the average once.
+    np.testing.assert_allclose(
+      after.ema["params"]["bias"], 0.9 * after.params["bias"], rtol=1e-5
+    )
+
+
+def split(seed=0, step=3, parts=1):
+  numbers = {"index": jnp.arange(8)}
+  batch, keys, dropout = split_batch(
+    numbers, jnp.asarray(step), seed=seed, parts=parts
+  )
+  return batch["index"], jax.random.key_data(keys), dropout
+
+
+def test_each_position_of_the_stream_has_a_key_of_its_own():
+  """Batch 3 of eight examples holds the positions 24 to 31."""
+  _, keys, _ = split()
+  _, following, _ = split(step=4)
+  found = {tuple(key) for key in np.concatenate([keys[0], following[0]])}
+  assert len(found) == 16
+  assert not np.array_equal(split(seed=1)[1], keys)
+  # The batch size does not change the keys.
+  pairs = [
+    split_batch({"index": jnp.arange(4)}, jnp.asarray(s), seed=0, parts=1)[1]
+    for s in (6, 7)
+  ]
+  np.testing.assert_array_equal(
+    jax.random.key_data(jnp.concatenate(pairs, axis=1)), keys
+  )
+
+
+def test_parts_take_every_nth_example_and_its_key():
+  _, keys, _ = split()
+  index, in_parts, dropout = split(parts=4)
+  np.testing.assert_array_equal(index, [[0, 4], [1, 5], [2, 6], [3, 7]])
+  np.testing.assert_array_equal(in_parts, keys[0][index])
+  assert len(np.unique(jax.random.key_data(dropout), axis=0)) == 4
