@@ -2,6 +2,7 @@
 
 A file in `configs/` states how it differs from `base()`. A field is overridden
 on the command line as in `--config.train.batch_size=4`; sequences are tuples.
+`jaxseg/config_check.py` has the range or the choices of each field.
 
 Words after the colon select a data set and further settings, for example
 `--config=configs/pspnet.py:camvid,laptop`:
@@ -119,6 +120,7 @@ def base() -> ConfigDict:
   c.train = train = ConfigDict()
   train.steps = 1000  # number of steps; each is one update of the optimizer
   train.batch_size = 16  # examples of a step, over all processes and parts
+  # An interval of 0 steps means never, apart from the last step.
   train.log_every = 20  # steps between two lines of metrics.jsonl
   # Batches whose statistics replace the running averages of the norms before
   # each evaluation (SegNet); 0 = keep the running averages
@@ -126,7 +128,7 @@ def base() -> ConfigDict:
   train.eval_every = 500  # steps between evaluations, besides the last step
   train.checkpoint_every = 500  # steps between checkpoints, besides the last
   train.keep_last = 2  # number of checkpoints kept besides the best
-  train.picture_count = 4  # number of examples drawn in pictures/
+  train.picture_count = 4  # number of examples drawn in pictures/; 0 = none
 
   c.init = init = ConfigDict()
   init.model = ""  # work directory or weight file of the initial network

@@ -29,7 +29,8 @@ from jaxseg.errors import UserError
 
 # Canvases with longer sides do not fit into the memory of any device.
 _LONGEST_SIDE = 16384
-_SIZE = Many(Whole(1, _LONGEST_SIDE), (2,), (360, 480))
+_SIDES = "(height, width)"
+_SIZE = Many(Whole(1, _LONGEST_SIDE), (2,), (360, 480), _SIDES)
 _COUNT = Whole(1)
 _NAME = Text(empty=False)
 _SHARE = Number(0, 1)
@@ -37,6 +38,7 @@ _DECAY = Number(0, 1, below=True, example=0.9)
 _NOT_NEGATIVE = Number(0)
 _INTERVAL = Whole(0, hint=" (0 = never)")
 _PATTERNS = Many(Pattern(), example=("bias$",))
+_RGB = "(red, green, blue)"
 _BYTES = "; divide values in 0..255 by 255"
 
 FIELDS: dict[str, Rule] = {
@@ -57,21 +59,25 @@ FIELDS: dict[str, Rule] = {
     _NAME, example=("background", "cell"), distinct=True
   ),
   "data.palette": Many(
-    Many(Whole(0, 255), (3,)), example=((0, 0, 0), (255, 0, 0))
+    Many(Whole(0, 255), (3,), order=_RGB), example=((0, 0, 0), (255, 0, 0))
   ),
   "data.ignore_label": Whole(
     0, 65535, example=255, hint="; data.label_map rewrites ids of masks to it"
   ),
-  "data.mean": Many(_SHARE, (0, 3), (0.485, 0.456, 0.406), hint=_BYTES),
+  "data.mean": Many(_SHARE, (0, 3), (0.485, 0.456, 0.406), _RGB, hint=_BYTES),
   "data.std": Many(
-    Number(0, 1, above=True), (0, 3), (0.229, 0.224, 0.225), hint=_BYTES
+    Number(0, 1, above=True), (0, 3), (0.229, 0.224, 0.225), _RGB, hint=_BYTES
   ),
   "augment.crop": _SIZE,
-  "augment.scale": Many(Number(0, 100, above=True), (2,), (0.5, 2.0)),
+  "augment.scale": Many(
+    Number(0, 100, above=True), (2,), (0.5, 2.0), "(low, high)"
+  ),
   "augment.flip": Flag(),
   "augment.rotation": Number(0, 180, example=10),
   "augment.elastic_std": Number(0, _LONGEST_SIDE, example=10),
-  "augment.elastic_grid": Many(Whole(1, _LONGEST_SIDE), (2,), (3, 3)),
+  "augment.elastic_grid": Many(
+    Whole(1, _LONGEST_SIDE), (2,), (3, 3), "(rows, columns)"
+  ),
   "augment.brightness": Number(0, 100, example=0.3),
   "augment.contrast": Number(0, 100, example=0.3),
   "augment.saturation": Number(0, 100, example=0.3),
@@ -127,7 +133,7 @@ FIELDS: dict[str, Rule] = {
   "init.backbone": Text(),
   "init.skip": _PATTERNS,
   "eval.batch_size": _COUNT,
-  "eval.canvas": Many(Whole(1, _LONGEST_SIDE), (0, 2), (360, 480)),
+  "eval.canvas": Many(Whole(1, _LONGEST_SIDE), (0, 2), (360, 480), _SIDES),
   "eval.mode": Choice(("whole", "sliding")),
   "eval.stride": Number(0, 1, above=True, example=0.67),
   "eval.scales": Many(

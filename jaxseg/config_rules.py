@@ -47,6 +47,9 @@ class Number:
 
   @property
   def expected(self) -> str:
+    if not self.above and not self.below and self.high - self.low < math.inf:
+      text = f"a number from {self.low:g} to {self.high:g}"
+      return _with_example(text, self.example) + self.hint
     ends = []
     if self.low > -math.inf:
       ends.append(f"{'above' if self.above else 'of at least'} {self.low:g}")
@@ -165,6 +168,7 @@ class Many:
     rule: Rule of each element.
     lengths: Possible numbers of elements; () for any number.
     example: A usual value.
+    order: Names of the elements, such as "(height, width)".
     empty: Whether there may be no element, if `lengths` does not say so.
     distinct: Whether all elements differ.
     hint: Advice that follows the description.
@@ -173,15 +177,19 @@ class Many:
   rule: Rule
   lengths: tuple[int, ...] = ()
   example: tuple = ()
+  order: str = ""
   empty: bool = True
   distinct: bool = False
   hint: str = ""
 
   @property
   def expected(self) -> str:
-    lengths = " or ".join(map(str, self.lengths))
-    lengths = lengths or ("" if self.empty else "1 or more")
-    text = f"a tuple of {lengths} elements" if lengths else "a tuple"
+    if self.order:
+      text = f"() or {self.order}" if 0 in self.lengths else self.order
+    elif self.lengths:
+      text = f"a tuple of {' or '.join(map(str, self.lengths))} elements"
+    else:
+      text = "a tuple" if self.empty else "a tuple of 1 or more elements"
     text += ", all different," if self.distinct else ""
     text += f", each {self.rule.expected}"
     return _with_example(text, self.example or None) + self.hint

@@ -21,6 +21,8 @@ ALLOWED = {
   "types": set(),
   "files": set(),
   "config": set(),
+  "config_rules": set(),
+  "config_check": {"config_rules"},
   "augment": {"layers"},
   "losses": {"regions"},
   "metrics": set(),
@@ -30,12 +32,12 @@ ALLOWED = {
   "backbones": {"layers"},
   "models": {"layers", "backbones"},
   "detection": ARRAYS | NETWORKS,
-  "data": ARRAYS | {"config"},
+  "data": ARRAYS | {"config", "config_check"},
   "tasks": {"augment", "losses", "metrics", "regions"},
   "evaluation": ARRAYS | NETWORKS | {"tasks"},
   "weights": NETWORKS,
   "analysis": NETWORKS,
-  "runs": {"config", "data", "models", "tasks", "evaluation"},
+  "runs": {"config", "config_check", "data", "models", "tasks", "evaluation"},
   # Building blocks of configuration files.
   "recipes": {"config", "data", "models", "backbones"},
 }

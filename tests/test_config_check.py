@@ -9,11 +9,10 @@ from config_files import CONFIGS, load_config, load_module
 from jaxseg import backbones, config_check, losses, metrics, models, tasks
 from jaxseg import config as configs
 from jaxseg.backbones import BACKBONES
-from jaxseg.data.dataset import LOADERS
 from jaxseg.data.datasets import DATASETS
 from jaxseg.errors import UserError
 from jaxseg.evaluation import inference
-from jaxseg.training import optimizers, setup
+from jaxseg.training import optimizers
 
 
 def test_every_field_has_a_rule_and_every_rule_a_field():
@@ -27,8 +26,6 @@ def test_choices_are_those_that_the_code_knows():
   known = {
     "task": tasks.TASKS,
     "data.name": DATASETS,
-    "data.loader": LOADERS,
-    "loss.balance": setup.BALANCES,
     "loss.normalise_by": losses.NORMALISERS,
     "optimizer.name": optimizers.OPTIMIZERS,
     "schedule.name": optimizers.SCHEDULES,

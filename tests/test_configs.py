@@ -19,7 +19,7 @@ from jaxseg import config as configs
 from jaxseg import models, tasks
 from jaxseg.data.datasets import DATASETS
 from jaxseg.errors import UserError
-from jaxseg.runs.run import create_model
+from jaxseg.runs.network import create_model
 from jaxseg.training import optimizers, step
 from jaxseg.training.state import create_state
 

@@ -20,6 +20,7 @@ import sys
 
 from PIL import Image
 
+from jaxseg import config_check
 from jaxseg.cli import config_options, options, output
 from jaxseg.data import decoding, pairing, progress
 from jaxseg.errors import UserError
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     with output.messages(to_stderr=args.json):
       trained = load_run(args.workdir, args.checkpoint)
       config_options.override(trained.config, args.overrides, allowed=FIELDS)
+      config_check.check(trained.config, training=False)
       unreadable = segment(trained, todo)
   for error in unreadable:
     print(f"error: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ import sys
 
 from absl import logging
 
+from jaxseg import config_check
 from jaxseg.cli import config_options, options, output
 from jaxseg.config import default_workdir
 from jaxseg.errors import UserError
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
   """Trains the network of a configuration."""
   config = config_options.read(args.config)
   config_options.override(config, args.overrides)
+  config_check.check(config)
   workdir = args.workdir or default_workdir(config)
   # Libraries log the traceback of an exception before they raise it. It is
   # reported once, in one line.

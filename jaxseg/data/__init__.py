@@ -10,13 +10,12 @@ set on the device and needs no TensorFlow. Both yield identical batches.
 
 from ml_collections import ConfigDict
 
-from jaxseg import sharding
+from jaxseg import config_check, sharding
 from jaxseg.data import labels, sources
-from jaxseg.data.dataset import LOADERS, Dataset
+from jaxseg.data.dataset import Dataset
 from jaxseg.data.datasets import DATASETS, DatasetSpec
 from jaxseg.data.notes import note
 from jaxseg.data.placement import Placement
-from jaxseg.errors import UserError, unknown_name
 
 
 def open(
@@ -42,8 +41,8 @@ def open(
   Raises:
     UserError: A field has an invalid value, or a file cannot be used.
   """
+  config_check.check(config, training=training)
   data = config.data
-  _check_fields(config)
   spec = DATASETS[data.name]
   whole = whole or (not training and data.eval_split == sources.ALL)
   source = sources.find(data.name, data.path, data.val_fraction, whole=whole)
@@ -68,36 +67,6 @@ def open(
   )
   dataset.read(training=training)
   return dataset
-
-
-def _check_fields(config: ConfigDict) -> None:
-  """Raises UserError for values that are invalid for any files."""
-  data = config.data
-  if data.name not in DATASETS:
-    raise unknown_name("data set (data.name)", data.name, DATASETS)
-  if data.loader not in LOADERS:
-    raise unknown_name("data.loader", data.loader, LOADERS)
-  canvases = (("data.canvas", data.canvas), ("eval.canvas", config.eval.canvas))
-  for field, canvas in canvases:
-    if field == "eval.canvas" and not canvas:
-      continue
-    if len(canvas) != 2 or min(canvas) < 1:
-      raise UserError(
-        f"{field}={tuple(canvas)}: expected (height, width), --config.{field}="
-        "'(360, 480)'"
-      )
-  if not 0 <= data.ignore_label <= 65535:
-    raise UserError(
-      f"data.ignore_label={data.ignore_label}: expected 0..65535, an id that"
-      " is not a class; ids of ignored pixels in masks are rewritten to it with"
-      " data.label_map"
-    )
-  for field in ("mean", "std"):
-    if len(data[field]) not in (0, 3):
-      raise UserError(
-        f"data.{field}={tuple(data[field])}: expected three numbers, red,"
-        " green and blue, or () for the data set's own"
-      )
 
 
 def _placement(

@@ -22,8 +22,6 @@ from jaxseg.data import audit, datasets, order, sources
 from jaxseg.data.placement import Placement
 from jaxseg.errors import UserError
 
-LOADERS = ("tfdata", "resident")
-
 
 @runtime_checkable
 class Loader(Protocol):

@@ -11,20 +11,15 @@ from jaxtyping import Integer, UInt8
 from ml_collections import ConfigDict
 import numpy as np
 
-from jaxseg import files, models, tasks
+from jaxseg import config_check, files, tasks
 from jaxseg.data.placement import Placement
 from jaxseg.errors import UserError
 from jaxseg.evaluation import inference
 from jaxseg.evaluation.inference import Inference
 from jaxseg.runs.checkpoints import Checkpoints
+from jaxseg.runs.network import create_model
 from jaxseg.runs.workdir import load_config
 from jaxseg.tasks.task import Task
-
-# Fields of `config.norm` that a norm has.
-_NORM_FIELDS = {
-  "batch": ("name", "momentum", "epsilon", "frozen"),
-  "group": ("name", "epsilon"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +111,7 @@ def load_run(workdir: epath.PathLike, checkpoint: str | int = "best") -> Run:
   """
   workdir = files.to_path(workdir)
   config = load_config(workdir)
+  _check(config, workdir)
   if not (workdir / "checkpoints").is_dir():
     raise UserError(f"{workdir}/checkpoints: no such directory; train first")
   checkpoints = Checkpoints(workdir, metric=tasks.create(config).metric)
@@ -153,20 +149,9 @@ def saved_variables(tree: dict[str, Any]) -> dict[str, Any]:
   return {"params": ema, "batch_stats": batch_stats}
 
 
-def create_model(config: ConfigDict) -> nn.Module:
-  """Builds the network of a complete configuration.
-
-  Args:
-    config: The whole configuration, with the class names of its data set.
-
-  Raises:
-    UserError: A field of the network has an invalid value.
-  """
-  fields = {"dtype": config.dtype, **config.model.to_dict()}
-  norm = config.norm.to_dict()
-  if norm["name"] != "paper":
-    used = _NORM_FIELDS.get(norm["name"], ("name",))
-    fields["norm"] = {key: norm[key] for key in used}
-  return models.create(
-    fields.pop("name"), num_classes=len(config.data.class_names), **fields
-  )
+def _check(config: ConfigDict, workdir: epath.Path) -> None:
+  """Checks the fields of a saved configuration; errors name its file."""
+  try:
+    config_check.check(config, training=False)
+  except UserError as error:
+    raise UserError(f"{workdir}/config.json: {error}") from None

@@ -101,7 +101,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
       batch = next(batches)
       bar.update()
 
-      if step % options.log_every == 0 or step == last_step:
+      if is_due(step, options.log_every) or step == last_step:
         check_finite(experiment, pending)
         values = logged_values(experiment, metrics, step, throughput)
         bar.set_postfix(loss=f"{values['loss']:.3f}")
@@ -110,14 +110,14 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
 
       scores = None
       stop = interruption.should_stop(step)
-      if not stop and (step % options.eval_every == 0 or step == last_step):
+      if not stop and (is_due(step, options.eval_every) or step == last_step):
         if options.norm_batches:
           following = train_batches(experiment, mesh, start_step=step)
           state = recompute_batch_stats(state, following)
         scores = validate(state, step)
         _print(f"step {step}: {experiment.task.headline(scores)}")
         throughput.restart(step)
-      if stop or scores or step % options.checkpoint_every == 0:
+      if stop or scores or is_due(step, options.checkpoint_every):
         check_finite(experiment, pending)
         checkpoints.save(state, scores)
       if stop:
@@ -131,8 +131,19 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
   reports.close()
   _print(experiment.task.table(scores))
   _print(f"work directory: {workdir} (best: step {checkpoints.best_step()})")
-  _print(f"picture: {reports.picture_path(last_step)}")
+  if options.picture_count:
+    _print(f"picture: {reports.picture_path(last_step)}")
   return scores
+
+
+def is_due(step: int, every: int) -> bool:
+  """Returns whether something that happens every so many steps is due.
+
+  Args:
+    step: Number of steps taken.
+    every: Number of steps between two times; 0 for never.
+  """
+  return every > 0 and step % every == 0
 
 
 class Throughput:

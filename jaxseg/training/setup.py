@@ -15,16 +15,14 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import optax
 
-from jaxseg import data, sharding, tasks, weights
-from jaxseg.errors import unknown_name
+from jaxseg import config_check, data, sharding, tasks, weights
 from jaxseg.evaluation import inference
 from jaxseg.evaluation.inference import Inference
-from jaxseg.runs.run import create_model, load_run
+from jaxseg.runs.network import create_model, trace
+from jaxseg.runs.run import load_run
 from jaxseg.tasks.task import Task
 from jaxseg.training import optimizers
 from jaxseg.training.state import TrainState, create_state
-
-BALANCES = ("", "median_frequency")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,21 +129,14 @@ def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
   Raises:
     UserError: A field has an invalid value, or a file cannot be used.
   """
-  if config.loss.balance not in BALANCES:
-    raise unknown_name("loss.balance", config.loss.balance, BALANCES[1:])
+  config_check.check(config)
   dataset = data.open(config, devices=mesh.size)
   for name in dataset.absent_classes()[:10]:
     print(f"note: no pixel of {name} in the training masks", file=sys.stderr)
   config = completed(config, dataset)
   task = tasks.create(config)
   model = create_model(config)
-  params = jax.eval_shape(
-    lambda: model.init(
-      jax.random.key(0),
-      jnp.zeros((1, *config.augment.crop, 3)),
-      train=False,
-    )
-  )["params"]
+  params = trace(model, config)
   learning_rate = optimizers.schedule(
     config.schedule,
     peak=config.optimizer.learning_rate,

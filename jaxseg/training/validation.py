@@ -41,7 +41,8 @@ class Validation:
       total=-(-examples // self._experiment.eval_batch_size),
     )
     self._reports.scalars(step, dataset.eval_split, tables.flat(scores))
-    self._draw(variables, step)
+    if self._experiment.options.picture_count:
+      self._draw(variables, step)
     return scores
 
   def _batches(self):

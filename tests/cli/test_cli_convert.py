@@ -8,7 +8,7 @@ import pytest
 from jaxseg import cli, models
 from jaxseg.cli import config_options, convert
 from jaxseg.errors import UserError
-from jaxseg.runs.run import create_model
+from jaxseg.runs.network import create_model
 from jaxseg.weights import segmentation
 
 # Fields that Flax sets, those that the run sets, and the compared backbone.

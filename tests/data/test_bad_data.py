@@ -292,12 +292,8 @@ def test_bad_camvid_lists(configure, folder, tmp_path):
 @pytest.mark.parametrize(
   "fields, words",
   [
-    ({"name": "shape"}, ["unknown data set", "did you mean 'shapes'"]),
-    ({"loader": "tfdat"}, ["unknown data.loader", "did you mean 'tfdata'"]),
+    ({"name": "shape"}, ["data.name='shape'", "did you mean 'shapes'"]),
     ({"canvas": (16,)}, ["data.canvas=(16,)", "(height, width)"]),
-    ({"canvas": (0, 16)}, ["data.canvas=(0, 16)"]),
-    ({"ignore_label": -1}, ["data.ignore_label=-1", "0..65535"]),
-    ({"mean": (0.5,)}, ["data.mean=(0.5,)", "three numbers"]),
     ({"palette": ((1, 2, 3),)}, ["data.palette has 1 colours for 3 classes"]),
     ({"label_map": "255"}, ["data.label_map='255'", "'{255: 1, 38: 0}'"]),
   ],

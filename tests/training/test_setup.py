@@ -3,9 +3,10 @@
 import jax
 import pytest
 
-from jaxseg import data, sharding
+from jaxseg import data, models, sharding
 from jaxseg.config import with_data
 from jaxseg.errors import UserError
+from jaxseg.runs import network
 from jaxseg.training import setup
 
 
@@ -55,3 +56,33 @@ def test_the_description_says_what_was_built(config):
     "pspnet (small: resnet18 of width 16, output stride 4), 1,200 parameters, "
     "on folder"
   )
+
+
+def test_a_network_that_cannot_be_traced_names_its_fields(config):
+  config.data.class_names = ("a", "b")
+  with config.unlocked():
+    config.model = models.fields("pspnet", backbone="resnet18")
+  config.model.backbone.stage_sizes = (1, 1)
+  with pytest.raises(UserError) as error:
+    network.trace(network.create_model(config), config)
+  line = str(error.value)
+  assert "\n" not in line and "384x384" in line
+  assert line.endswith("the paper's: model.backbone.stage_sizes=(1, 1)")
+
+
+@pytest.mark.parametrize(
+  "name, task, expected",
+  [
+    ("segnet_basic", "classification", "expected 'segmentation'"),
+    ("classifier", "segmentation", "expected 'classification'"),
+    ("segnet_basic", "segmentation", "did you mean 'logits'"),
+  ],
+)
+def test_outputs_must_fit_task_and_loss(config, name, task, expected):
+  config.data.class_names = ("a", "b")
+  config.task = task
+  with config.unlocked():
+    config.model = models.fields(name)
+    config.loss.heads.logit = 1.0
+  with pytest.raises(UserError, match=expected):
+    network.trace(network.create_model(config), config)
