@@ -4,10 +4,15 @@
 so a resumed run reads nothing of the steps before it. The records of a batch
 are read one by one and decoded together. Several batches are loaded in
 parallel.
+
+tf.data does not tune the number of these batches itself. Its tuning thread
+sleeps for up to a minute at a time, and an iterator that is deleted sometimes
+waits for that thread, so that an interrupted run would end late.
 """
 
 from collections.abc import Callable, Iterator
 import functools
+import os
 import weakref
 
 import numpy as np
@@ -18,6 +23,8 @@ from jaxseg.data import builders, order
 from jaxseg.data.placement import Placement
 
 _FOREVER = np.iinfo(np.int64).max
+_PARALLEL_BATCHES = min(os.cpu_count() or 1, 16)  # Batches loaded at a time.
+_LOADED_BATCHES = 4  # Batches that wait for the training step.
 
 
 class Batches:
@@ -107,9 +114,11 @@ class ShardLoader:
       return self._decode(found, index)
 
     batches = steps.map(
-      load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+      load, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True
     )
-    return Batches(batches.prefetch(tf.data.AUTOTUNE))
+    settings = tf.data.Options()
+    settings.autotune.enabled = False
+    return Batches(batches.prefetch(_LOADED_BATCHES).with_options(settings))
 
   def _decode(self, records, index) -> dict[str, tf.Tensor]:
     """Decodes serialised examples into a batch.

@@ -231,3 +231,16 @@ assert sum(len(b["index"]) for b in dataset.eval_batches("val")) == 16
 assert dataset.splits["val"] == 3
 """
   subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
+
+
+def test_batches_start_no_tuning_thread(opened, monkeypatch):
+  """Deleting an iterator may wait up to a minute for tf.data's tuning thread.
+
+  The wait is a race that a test cannot provoke, so this one reads the option.
+  """
+  from jaxseg.data import pipeline
+
+  streams = []
+  monkeypatch.setattr(pipeline, "Batches", streams.append)
+  opened["tfdata"].train_batches()
+  assert streams[0].options().autotune.enabled is False
