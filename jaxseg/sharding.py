@@ -6,10 +6,7 @@ training step is therefore the same function on one device and on a pod.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-import os
-import socket
 import sys
-import time
 from typing import Any, TypeVar
 
 import jax
@@ -21,118 +18,6 @@ from jaxseg.errors import UserError
 BATCH_AXIS = "data"
 
 Item = TypeVar("Item")
-
-# How long a process waits for process 0; JAX's own limit.
-CONNECT_SECONDS = 300
-
-# Parts of the two errors of `jax.distributed.initialize` for a single process:
-# JAX detected no cluster, or the program has used JAX before, so that no
-# launcher started it as one of several processes.
-_ALONE = ("coordinator_address should be defined", "must be called before any")
-
-
-def join_processes(
-  coordinator: str = "", num_processes: int = 0, process_id: int = -1
-) -> None:
-  """Connects this process to the others of its launch, if there are any.
-
-  Must be called before anything uses a device. Without arguments JAX detects
-  the cluster: SLURM, Open MPI, Cloud TPU or Kubernetes. Outside of a cluster
-  the call returns at once.
-
-  Args:
-    coordinator: "host:port" of process 0; "" detects the cluster.
-    num_processes: Number of processes; only with `coordinator`.
-    process_id: Index of this process; only with `coordinator`.
-
-  Raises:
-    UserError: The arguments contradict each other, or the processes cannot
-      connect.
-  """
-  if jax.distributed.is_initialized():
-    return
-  if coordinator or num_processes or process_id != -1:
-    host, port = _check_arguments(coordinator, num_processes, process_id)
-    if process_id > 0:
-      _wait_for_coordinator(host, port)
-    arguments = (coordinator, num_processes, process_id)
-  elif _is_single_task():
-    return
-  else:
-    arguments = ()
-  try:
-    jax.distributed.initialize(*arguments)
-  except Exception as error:
-    text = str(error)
-    if not arguments and any(part in text for part in _ALONE):
-      return
-    raise UserError(
-      f"cannot connect the processes: {' '.join(text.split())[:300]}; set "
-      "--coordinator=HOST:PORT, --num-processes and --process-id (for a single "
-      "process localhost:12345, 1 and 0)"
-    ) from error
-
-
-def _is_single_task() -> bool:
-  """Returns whether the launcher says that it started a single process.
-
-  `jax.distributed.initialize` would restrict such a process to one GPU of its
-  machine. In an interactive SLURM shell it would also wait for all tasks of the
-  allocation (SLURM_NTASKS), although the shell is a step of a single task.
-  """
-  slurm_tasks = os.environ.get("SLURM_STEP_NUM_TASKS")
-  return os.environ.get("OMPI_COMM_WORLD_SIZE", slurm_tasks) == "1"
-
-
-def _check_arguments(
-  coordinator: str, num_processes: int, process_id: int
-) -> tuple[str, int]:
-  """Returns host and port of the coordinator.
-
-  Raises:
-    UserError: An argument is missing, malformed or out of range.
-  """
-  host, _, port = coordinator.rpartition(":")
-  if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-    raise UserError(
-      f"--coordinator={coordinator}: expected HOST:PORT of process 0, for "
-      "example 10.0.0.1:12345"
-    )
-  if num_processes < 1:
-    raise UserError(
-      f"--num-processes={num_processes}: expected the number of processes, at "
-      "least 1; --coordinator needs it"
-    )
-  if not 0 <= process_id < num_processes:
-    raise UserError(
-      f"--process-id={process_id}: expected 0 to {num_processes - 1}, because "
-      f"--num-processes={num_processes}"
-    )
-  return host.strip("[]"), int(port)
-
-
-def _wait_for_coordinator(host: str, port: int) -> None:
-  """Waits until process 0 listens; JAX would abort without an exception.
-
-  Raises:
-    UserError: The host is unknown, or nobody listens within CONNECT_SECONDS.
-  """
-  deadline = time.monotonic() + CONNECT_SECONDS
-  while True:
-    try:
-      socket.create_connection((host, port), timeout=5).close()
-      return
-    except socket.gaierror as error:
-      raise UserError(
-        f"--coordinator={host}:{port}: unknown host ({error.strerror})"
-      ) from error
-    except OSError as error:
-      if time.monotonic() >= deadline:
-        raise UserError(
-          f"--coordinator={host}:{port}: no answer within {CONNECT_SECONDS} s "
-          f"({error.strerror or error}); start process 0 on this host"
-        ) from error
-      time.sleep(1)
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -157,6 +42,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_split(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of batches: the first axis over all devices."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+  """Copies the arrays of a tree, which each process holds, to all devices."""
+  sharding = replicated(mesh)
+  if jax.process_count() == 1:
+    return jax.device_put(tree, sharding)
+
+  def copy(array):
+    values = np.asarray(array)
+    return jax.make_array_from_callback(
+      values.shape, sharding, values.__getitem__
+    )
+
+  return jax.tree.map(copy, tree)
 
 
 def global_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:

@@ -28,6 +28,8 @@ ALLOWED = {
   "metrics": set(),
   "regions": set(),
   "sharding": set(),
+  "peers": set(),
+  "processes": {"peers"},
   "layers": set(),
   "backbones": {"layers"},
   "models": {"layers", "backbones"},

@@ -1,12 +1,6 @@
-"""Processes connect, or report what is wrong; the mesh has one axis."""
+"""The mesh has one axis, and batches are split over it."""
 
 import dataclasses
-import os
-from pathlib import Path
-import signal
-import socket
-import subprocess
-import sys
 
 import jax
 from jax.sharding import AxisType
@@ -14,114 +8,6 @@ import pytest
 
 from jaxseg import sharding
 from jaxseg.errors import UserError
-
-ROOT = Path(__file__).parents[1]
-
-# A launcher's variables of one process, as JAX's cluster detection reads them.
-SLURM = {
-  "SLURM_JOB_ID": "1",
-  "SLURM_STEP_NODELIST": "localhost",
-  "SLURM_PROCID": "0",
-  "SLURM_LOCALID": "0",
-}
-
-
-def python(code, *arguments, **environment):
-  """Starts a fresh process, which no launcher started."""
-  inherited = {
-    key: value
-    for key, value in os.environ.items()
-    if not key.startswith(("SLURM_", "OMPI_", "JAX_COORDINATOR", "XLA_"))
-  }
-  return subprocess.Popen(
-    [sys.executable, "-c", code, *map(str, arguments)],
-    env={
-      **inherited,
-      "PYTHONPATH": str(ROOT),
-      "JAX_PLATFORMS": "cpu",
-      **environment,
-    },
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
-@pytest.mark.parametrize(
-  "environment, processes",
-  [
-    ({}, "False 1"),
-    # An interactive shell: the allocation has tasks, but no step started it.
-    (
-      {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"},
-      "False 1",
-    ),
-    # An interactive step: one task, whatever the allocation has.
-    ({**SLURM, "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"}, "False 1"),
-    # A step that JAX recognises as a cluster.
-    ({**SLURM, "SLURM_NTASKS": "1"}, "True 1"),
-  ],
-  ids=["laptop", "shell", "interactive step", "slurm"],
-)
-def test_clusters_are_detected(environment, processes):
-  code = (
-    "import jax; from jaxseg import sharding; sharding.join_processes(); "
-    "print(jax.distributed.is_initialized(), jax.process_count())"
-  )
-  with socket.socket() as s:
-    s.bind(("localhost", 0))
-    environment = {
-      **environment,
-      "JAX_COORDINATOR_PORT": str(s.getsockname()[1]),
-    }
-  out, err = python(code, **environment).communicate(timeout=60)
-  assert out.strip() == processes, err
-
-
-def test_a_process_that_has_computed_is_alone():
-  assert jax.device_count() == 8
-  sharding.join_processes()
-  assert not jax.distributed.is_initialized()
-
-
-@pytest.mark.parametrize(
-  "arguments, message",
-  [
-    (("", 2, 0), "--coordinator=: expected HOST:PORT"),
-    (("", 0, 1), "--coordinator=: expected HOST:PORT"),
-    (("somewhere", 2, 0), "--coordinator=somewhere: expected HOST:PORT"),
-    ((":123", 2, 0), "--coordinator=:123: expected HOST:PORT"),
-    (("host:0", 2, 0), "--coordinator=host:0: expected HOST:PORT"),
-    (("host:70000", 2, 0), "--coordinator=host:70000: expected HOST:PORT"),
-    (("host:http", 2, 0), "--coordinator=host:http: expected HOST:PORT"),
-    (("host:123", 0, 0), "--num-processes=0: expected the number"),
-    (("host:123", 2, -1), "--process-id=-1: expected 0 to 1"),
-    (("host:123", 2, 2), "--process-id=2: expected 0 to 1"),
-    (("host.invalid:123", 2, 1), "host.invalid:123: unknown host"),
-  ],
-)
-def test_wrong_arguments_are_one_line(arguments, message):
-  with pytest.raises(UserError) as error:
-    sharding.join_processes(*arguments)
-  assert message in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_silent_coordinator_is_one_line(monkeypatch):
-  monkeypatch.setattr(sharding, "CONNECT_SECONDS", 0)
-  with socket.socket() as s:
-    s.bind(("localhost", 0))  # Taken, but nobody listens.
-    port = s.getsockname()[1]
-    with pytest.raises(UserError, match=f"localhost:{port}: no answer"):
-      sharding.join_processes(f"localhost:{port}", 2, 1)
-
-
-def test_an_error_of_jax_is_one_line(monkeypatch):
-  def fail(*args):
-    raise RuntimeError("UNKNOWN: Failed to start\nRPC server")
-
-  monkeypatch.setattr(jax.distributed, "initialize", fail)
-  with pytest.raises(UserError, match="Failed to start RPC server; set"):
-    sharding.join_processes("localhost:123", 1, 0)
 
 
 def test_the_mesh_has_one_axis_over_all_devices():
@@ -192,42 +78,3 @@ def test_several_processes_need_a_batch_for_all_devices(monkeypatch):
 def test_evaluation_batches_are_rounded_up():
   assert [sharding.round_up(n, 8) for n in (1, 8, 50)] == [8, 8, 56]
   assert [sharding.round_up(50, n) for n in (1, 3, 5)] == [50, 51, 50]
-
-
-STEPS = """
-import sys, time
-from jaxseg import sharding
-from jaxseg.training.interruption import Interruption
-sharding.join_processes(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
-with Interruption() as interruption:
-  for step in range(1, 1000):
-    # Like a step of training: all processes compute together.
-    time.sleep(0.02 if sys.argv[3] == "0" else 0.03)
-    if interruption.should_stop(step):
-      print(step, interruption.signal)
-      break
-    if step == 10:
-      print("running", flush=True)
-"""
-
-
-@pytest.mark.parametrize(
-  "number",
-  [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM],
-)
-def test_all_processes_stop_after_the_same_step(number):
-  with socket.socket() as s:
-    s.bind(("localhost", 0))
-    port = s.getsockname()[1]
-  first, second = processes = [
-    python(STEPS, f"localhost:{port}", 2, i) for i in range(2)
-  ]
-  for process in processes:
-    assert process.stdout.readline() == "running\n", process.stderr.read()
-  second.send_signal(number)
-  (step, seen), (other_step, other_seen) = (
-    process.communicate(timeout=120)[0].split() for process in (first, second)
-  )
-  assert step == other_step and 10 < int(step) < 900
-  # The first process learns that it must stop, not why.
-  assert (int(seen), int(other_seen)) == (signal.SIGTERM, number)

@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from jaxseg import data, metrics, sharding
+from jaxseg import data, metrics, processes, sharding
 from jaxseg.cli import config_options, options, output
 from jaxseg.evaluation import scoring
 from jaxseg.runs.run import Run, load_run
@@ -47,7 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Evaluates the run and prints its scores."""
-  sharding.join_processes(args.coordinator, args.num_processes, args.process_id)
+  with processes.joined(args.coordinator, args.num_processes, args.process_id):
+    _evaluate(args)
+  return 0
+
+
+def _evaluate(args: argparse.Namespace) -> None:
   with output.messages(to_stderr=args.json):
     trained = load_run(args.workdir, args.checkpoint)
     config = trained.config
@@ -66,15 +71,12 @@ def run(args: argparse.Namespace) -> int:
       devices=mesh.size,
     )
     scores = _scores(trained, dataset, mesh)
-  if jax.process_index() != 0:
-    return 0
   about = _about(args.workdir, trained, dataset)
   if args.json:
     output.print_json({**about, **scores})
   else:
     print(_heading(about, config.task))
     print(trained.task.table(scores))
-  return 0
 
 
 def _scores(
@@ -90,7 +92,7 @@ def _scores(
   )
   return scoring.score(
     count_step,
-    jax.device_put(trained.variables, sharding.replicated(mesh)),
+    sharding.replicate(trained.variables, mesh),
     sharding.device_batches(batches, mesh),
     trained.task,
     total=-(-examples // batch_size),

@@ -46,32 +46,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Trains the network of a configuration."""
-  config = config_options.read(args.config)
-  config_options.override(config, args.overrides)
-  config_check.check(config)
-  workdir = args.workdir or default_workdir(config)
   # Libraries log the traceback of an exception before they raise it. It is
   # reported once, in one line.
   logging.get_absl_logger().addFilter(lambda record: not record.exc_info)
 
-  import jax
-
-  from jaxseg import sharding
-
-  sharding.join_processes(args.coordinator, args.num_processes, args.process_id)
-  # Imported after the processes have joined: until then no device may be used.
-  from jaxseg.training import loop
+  from jaxseg import processes
 
   try:
-    with output.messages(to_stderr=args.json):
-      scores = loop.train(config, workdir)
+    with processes.joined(
+      args.coordinator, args.num_processes, args.process_id
+    ):
+      _train(args)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     # At a normal exit TensorBoard's writer flushes its events once more. On a
     # full disk that fails, and its tracebacks would bury the error.
     os._exit(2)
-  if args.json and jax.process_index() == 0:
+  return 0
+
+
+def _train(args: argparse.Namespace) -> None:
+  config = config_options.read(args.config)
+  config_options.override(config, args.overrides)
+  config_check.check(config)
+  workdir = args.workdir or default_workdir(config)
+
+  # Imported after the processes have joined: until then no device may be used.
+  from jaxseg.training import loop
+
+  with output.messages(to_stderr=args.json):
+    scores = loop.train(config, workdir)
+  if args.json:
     about = {"workdir": workdir, "step": config.train.steps}
     output.print_json({**about, **scores})
-  return 0

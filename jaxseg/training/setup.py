@@ -109,7 +109,7 @@ class Experiment:
       skip=init.skip,
       read_workdir=lambda path: load_run(path).variables,
     )
-    variables = jax.device_put(variables, sharding.replicated(mesh))
+    variables = sharding.replicate(variables, mesh)
     ema = state.ema
     if ema is not None:
       # The step donates the memory of the variables and of their averages, so
