@@ -37,7 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """Returns the configuration with the words of `arg`."""
   c = recipes.network_config("deeplab_v3", arg, WORDS, exclusive=EXCLUSIVE)
   if c.data.name == "folder":
-    c.data.canvas = c.augment.crop = (513, 513)
+    c.augment.crop = (513, 513)
     c.train.norm_batches = 50
   recipes.deeplab_sgd(c, learning_rate=0.007, weight_decay=1e-4)
   c.norm.update(name="batch", momentum=0.9997)

@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """Returns the configuration with the words of `arg`."""
   c = recipes.network_config("deeplab_v3plus", arg, WORDS, exclusive=EXCLUSIVE)
   if c.data.name == "folder":
-    c.data.canvas = c.augment.crop = (513, 513)
+    c.augment.crop = (513, 513)
     c.train.norm_batches = 50
   recipes.deeplab_sgd(c, learning_rate=0.007, weight_decay=4e-5)
   c.train.update(steps=30_000, batch_size=16, eval_every=1000)

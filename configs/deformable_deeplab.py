@@ -37,7 +37,8 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   recipes.replace_backbone(c, c.model.backbone.name, **TORCHVISION)
   recipes.caffe_sgd(c)
-  c.augment.update(crop=c.data.canvas, scale=(1.0, 1.0))
+  recipes.whole_crop(c)
+  c.augment.scale = (1.0, 1.0)
   c.optimizer.learning_rate = 5e-4
   if "modulated" in c.words:
     c.optimizer.multipliers = (

@@ -47,10 +47,9 @@ def get_config(arg: str = "") -> ConfigDict:
 def laptop(c: ConfigDict) -> None:
   """Sets the whole network on images of half the size.
 
-  Evaluation shrinks the images alike and scores at their full size.
+  Evaluation of CamVid shrinks the images alike and scores at their full size.
   """
   c.optimizer.ema_decay = 0.98
   c.schedule.update(name="cosine", warmup_steps=20)
-  c.augment.update(crop=(176, 240), scale=(0.4, 0.7))
-  c.eval.scales = (0.5,)
+  recipes.halve(c, crop=(176, 240), scale=(0.4, 0.7))
   c.train.update(steps=400, batch_size=3, eval_every=100, checkpoint_every=100)

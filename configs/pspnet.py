@@ -71,6 +71,7 @@ def small(c: ConfigDict) -> None:
   recipes.narrow_resnet(c, output_stride=4)
   c.model.update(head_features=64, aux_features=64)
   if "caffe" in c.words:
+    c.augment.crop = c.augment.crop or (128, 128)
     c.model.pool_crop = c.augment.crop[0]
 
 

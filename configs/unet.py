@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c = recipes.network_config(
     "unet", arg, WORDS, exclusive=(("laptop", "released", "milesial"),)
   )
-  c.augment.crop = tuple(min(side, 388) for side in c.data.canvas)
+  recipes.limit_crop(c, 388)
   c.optimizer.update(learning_rate=1e-3, momentum=0.99, weight_decay=0.0)
   c.schedule.name = "constant"
   c.train.update(steps=30_000, batch_size=1, eval_every=1000)
@@ -70,5 +70,5 @@ def laptop(c: ConfigDict) -> None:
   normalised(c)
   recipes.from_scratch(c, learning_rate=2e-3, steps=450)
   c.model.features = (16, 32, 64, 128, 256)
-  c.augment.crop = (256, 256)
+  recipes.limit_crop(c, 256)
   c.train.update(batch_size=4, eval_every=150, checkpoint_every=150)

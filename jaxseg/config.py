@@ -51,7 +51,14 @@ def base() -> ConfigDict:
   data.path = ""  # folder of the original files; unused by shapes
   data.prepared = "runs/prepared"  # folder of the prepared record shards
   data.loader = "tfdata"  # "tfdata", or "resident": whole set on the device
-  data.canvas = (64, 64)  # height and width on which examples are placed
+  # Height and width on which examples are placed; () = from the data set
+  data.canvas = (64, 64)
+  # Longest side of a canvas and of a crop from the data set; 0 = any
+  data.largest_canvas = 512
+  data.largest_crop = 384
+  # The values 0..2**bits - 1 of 16-bit images become 0..255; 0 = from the data
+  # set, and also if all of its images have 8 bits
+  data.bits = 0
   data.label_map = ""  # ids replaced when masks are read, e.g. "{255: 1}"
   data.val_fraction = 0.1  # validation share of a folder without splits
   data.train_split = "train"  # split that trains
@@ -63,7 +70,9 @@ def base() -> ConfigDict:
   data.std = ()  # RGB deviation in 0..1 that divides; () = from the data set
 
   c.augment = augment = ConfigDict()
-  augment.crop = (64, 64)  # height and width of the training crop
+  # Height and width of the training crop; () = the canvas, or the part of it
+  # that data.largest_crop allows
+  augment.crop = (64, 64)
   augment.scale = (1.0, 1.0)  # range of the random scale, log-uniform
   augment.flip = True  # mirror left-right with a probability of one half
   augment.rotation = 0.0  # largest rotation in degrees, either way
@@ -170,9 +179,9 @@ def camvid(c: ConfigDict) -> None:
 
 
 def folder(c: ConfigDict) -> None:
-  """Selects a folder of images/ and masks/, shrunk to the canvas."""
-  c.data.update(name="folder", canvas=(512, 512))
-  c.augment.update(crop=(384, 384), scale=(0.5, 2.0))
+  """Selects a folder of images/ and masks/, whose sizes set the canvas."""
+  c.data.update(name="folder", canvas=())
+  c.augment.update(crop=(), scale=(0.5, 2.0))
 
 
 def isbi_em(c: ConfigDict) -> None:

@@ -8,6 +8,7 @@ these are opened and built.
 
 from collections.abc import Iterator
 import difflib
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -30,7 +31,7 @@ from jaxseg.errors import UserError
 # Canvases with longer sides do not fit into the memory of any device.
 _LONGEST_SIDE = 16384
 _SIDES = "(height, width)"
-_SIZE = Many(Whole(1, _LONGEST_SIDE), (2,), (360, 480), _SIDES)
+_SIZE = Many(Whole(1, _LONGEST_SIDE), (0, 2), (360, 480), _SIDES)
 _COUNT = Whole(1)
 _NAME = Text(empty=False)
 _SHARE = Number(0, 1)
@@ -51,6 +52,9 @@ FIELDS: dict[str, Rule] = {
   "data.prepared": _NAME,
   "data.loader": Choice(("tfdata", "resident")),
   "data.canvas": _SIZE,
+  "data.largest_canvas": Whole(0, _LONGEST_SIDE, hint=" (0 = any)"),
+  "data.largest_crop": Whole(0, _LONGEST_SIDE, hint=" (0 = any)"),
+  "data.bits": Whole(0, 16, hint=" (0 = from the data set)"),
   "data.label_map": Text(),
   "data.val_fraction": Number(0, 1, above=True, below=True, example=0.1),
   "data.train_split": _NAME,
@@ -133,7 +137,7 @@ FIELDS: dict[str, Rule] = {
   "init.backbone": Text(),
   "init.skip": _PATTERNS,
   "eval.batch_size": _COUNT,
-  "eval.canvas": Many(Whole(1, _LONGEST_SIDE), (0, 2), (360, 480), _SIDES),
+  "eval.canvas": _SIZE,
   "eval.mode": Choice(("whole", "sliding")),
   "eval.stride": Number(0, 1, above=True, example=0.67),
   "eval.scales": Many(
@@ -313,7 +317,7 @@ def _loss_conflicts(config: ConfigDict) -> Iterator[str]:
       f"loss.class_weights={loss.class_weights}: expected a weight above 0 for "
       "at least one class"
     )
-  if loss.label_stride > min(config.augment.crop):
+  if loss.label_stride > min(config.augment.crop, default=math.inf):
     yield (
       f"loss.label_stride={loss.label_stride}: expected at most "
       f"{min(config.augment.crop)}, the shorter side of augment.crop="

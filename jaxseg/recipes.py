@@ -171,10 +171,46 @@ def small(
       crop.
   """
   from_scratch(c, learning_rate=learning_rate, steps=steps)
-  height, width = c.data.canvas
-  c.augment.crop = (min(height, 128), min(width, 128))
-  is_cropped = (height, width) != c.augment.crop
+  limit_crop(c, 128)
+  is_cropped = not c.data.canvas or c.data.canvas != c.augment.crop
   c.eval.batch_size = 4 if is_cropped else eval_batch_size
+
+
+def limit_crop(c: ConfigDict, largest: int) -> None:
+  """Sets a crop of the canvas of at most `largest` pixels a side.
+
+  If the canvas is chosen from the data set, so is the crop.
+  """
+  c.data.largest_crop = largest
+  c.augment.crop = tuple(min(side, largest) for side in c.data.canvas)
+
+
+def whole_crop(c: ConfigDict) -> None:
+  """Sets the canvas as the crop."""
+  c.data.largest_crop = 0
+  c.augment.crop = c.data.canvas
+
+
+def halve(
+  c: ConfigDict, *, crop: tuple[int, int], scale: tuple[float, float]
+) -> None:
+  """Sets training and evaluation on images of half the size.
+
+  A canvas that is chosen from the data set is limited to 224 pixels a side
+  instead, because its images may be of any size.
+
+  Args:
+    c: Configuration.
+    crop: Height and width of the crop.
+    scale: Range of the random scale, relative to the full size.
+  """
+  if c.data.canvas:
+    c.augment.update(crop=crop, scale=scale)
+    c.eval.scales = (0.5,)
+    return
+  c.data.largest_canvas = 224
+  whole_crop(c)
+  c.augment.scale = (2 * scale[0], 2 * scale[1])
 
 
 def narrow_resnet(c: ConfigDict, *, output_stride: int, **fields) -> None:
@@ -192,16 +228,17 @@ def narrow_resnet(c: ConfigDict, *, output_stride: int, **fields) -> None:
 def half_size(c: ConfigDict) -> None:
   """Sets the recipe of the word `laptop` for a ResNet-18 from random weights.
 
-  It trains on images of half the size, which takes half an hour for CamVid on
-  two CPU cores. Evaluation halves the images too, and scores at full size.
+  It trains on images of half the size, see `halve`, which takes half an hour on
+  two CPU cores. Evaluation of CamVid halves the images too, and scores at full
+  size.
   """
   from_scratch(c, learning_rate=1e-3, steps=1200)
   c.optimizer.update(weight_decay=0.02, ema_decay=0.99)
   c.schedule.name = "poly"
-  c.augment.update(crop=(184, 240), scale=(0.35, 0.9))
+  halve(c, crop=(184, 240), scale=(0.35, 0.9))
   c.augment.update(brightness=0.3, contrast=0.3, saturation=0.3)
   c.train.update(batch_size=8, eval_every=300, checkpoint_every=300)
-  c.eval.update(scales=(0.5,), batch_size=8)
+  c.eval.batch_size = 8
   if c.data.name == "camvid":
     c.loss.class_weights = CAMVID_WEIGHTS
 
@@ -212,7 +249,8 @@ def whole_images(
   """Sets SGD at a constant learning rate on whole images, unaugmented."""
   caffe_sgd(c)
   c.schedule.name = "constant"
-  c.augment.update(crop=c.data.canvas, scale=(1.0, 1.0), flip=False)
+  whole_crop(c)
+  c.augment.update(scale=(1.0, 1.0), flip=False)
   c.optimizer.learning_rate = learning_rate
   c.train.update(steps=steps, batch_size=batch_size, eval_every=400)
 

@@ -17,6 +17,7 @@ import pytest
 from config_files import CONFIGS, load_config, load_module
 from jaxseg import config as configs
 from jaxseg import models, tasks
+from jaxseg.data import survey
 from jaxseg.data.datasets import DATASETS
 from jaxseg.errors import UserError
 from jaxseg.runs.network import create_model
@@ -65,6 +66,12 @@ def resolved(path: Path, arg: str):
   config = load_config(path.stem, arg)
   spec = DATASETS[config.data.name]
   with config.unlocked():
+    config.data.canvas = config.data.canvas or survey.choose_canvas(
+      [(375, 500)], config.data.largest_canvas
+    )
+    config.augment.crop = config.augment.crop or survey.choose_crop(
+      config.data.canvas, config.data.largest_crop
+    )
     config.data.class_names = spec.class_names or tuple("abcdefg")
     config.data.mean = tuple(config.data.mean) or spec.mean
     config.data.std = tuple(config.data.std) or spec.std
@@ -120,6 +127,33 @@ def test_every_config_loads_locks_and_builds(path, arg):
   assert jax.tree.leaves(state.params)
   assert after == state
   assert measured["loss"].shape == ()
+
+
+@pytest.mark.parametrize(
+  ("arg", "canvas", "crop", "scale"),
+  [
+    ("pspnet:folder", (384, 512), (384, 384), (0.5, 2.0)),
+    ("pspnet:folder,small", (384, 512), (128, 128), (0.5, 2.0)),
+    ("pspnet:folder,small,caffe", (384, 512), (128, 128), (0.5, 2.0)),
+    ("pspnet:folder,laptop", (192, 224), (192, 224), (0.7, 1.8)),
+    ("segnet_basic:folder,laptop", (192, 224), (192, 224), (1.0, 1.0)),
+    ("fc_densenet56:folder,laptop", (192, 224), (192, 224), (0.8, 1.4)),
+    ("deeplab_v3plus:folder", (384, 512), (513, 513), (0.5, 2.0)),
+    ("deeplab_v3plus:folder,laptop", (192, 224), (192, 224), (0.7, 1.8)),
+    ("unet:folder", (384, 512), (384, 388), (0.5, 2.0)),
+    ("unet:folder,laptop", (384, 512), (256, 256), (0.5, 2.0)),
+    ("fcn_8s:folder", (384, 512), (384, 512), (1.0, 1.0)),
+    ("fcn_8s:folder,small", (384, 512), (128, 128), (1.0, 1.0)),
+  ],
+)
+def test_sizes_for_a_folder_of_photographs(arg, canvas, crop, scale):
+  """Images of 375x500; laptop has as many pixels as CamVid's 184x240."""
+  name, words = arg.split(":")
+  config = resolved(CONFIGS / f"{name}.py", words)
+  assert config.data.canvas == canvas
+  assert config.augment.crop == crop
+  assert config.augment.scale == scale
+  assert config.eval.scales == (1.0,)
 
 
 def step_cases() -> list:

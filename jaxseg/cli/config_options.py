@@ -38,6 +38,7 @@ EVALUATION_FIELDS = (
   "data.loader",
   "data.eval_split",
   "data.label_map",
+  "data.bits",
 )
 
 

@@ -38,6 +38,7 @@ FIELDS = (
   "eval.flip",
   "eval.dropout_samples",
   "eval.crf",
+  "data.bits",
 )
 
 
@@ -102,19 +103,20 @@ def segment(trained: Run, jobs: Sequence["Job"]) -> list[UserError]:
     The errors of the images that could not be read.
   """
   _ = trained.compiled  # Compiles the network before threads use it.
-  palette = trained.config.data.palette
+  data = trained.config.data
 
   def work(number: int) -> UserError | None:
     job = jobs[number]
     try:
       image = decoding.read_image(job.source)
+      image = decoding.eight_bits(image, data.bits, str(job.source))
     except UserError as error:
       return error
     ids = trained.predict(image)
     # The ids are written last: if they exist, the overlay does too.
-    overlay = pictures.overlay(image, ids, palette)
+    overlay = pictures.overlay(image, ids, data.palette)
     pictures.save(job.overlay, Image.fromarray(overlay))
-    pictures.save(job.ids, pictures.indexed(ids, palette))
+    pictures.save(job.ids, pictures.indexed(ids, data.palette))
     return None
 
   results = progress.in_order(work, len(jobs), title="predict")

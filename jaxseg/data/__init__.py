@@ -11,7 +11,7 @@ set on the device and needs no TensorFlow. Both yield identical batches.
 from ml_collections import ConfigDict
 
 from jaxseg import config_check, sharding
-from jaxseg.data import labels, sources
+from jaxseg.data import labels, sources, survey
 from jaxseg.data.dataset import Dataset
 from jaxseg.data.datasets import DATASETS, DatasetSpec
 from jaxseg.data.notes import note
@@ -47,11 +47,15 @@ def open(
   whole = whole or (not training and data.eval_split == sources.ALL)
   source = sources.find(data.name, data.path, data.val_fraction, whole=whole)
   mean, std = tuple(data.mean or spec.mean), tuple(data.std or spec.std)
+  canvas, crop, bits = _chosen(config, source, training=training)
   dataset = Dataset(
     name=data.name,
     source=source,
-    placement=_placement(config, spec, mean),
-    eval_canvas=tuple(config.eval.canvas or data.canvas),
+    placement=Placement.on_mean(
+      canvas, mean, data.ignore_label, _label_map(data, spec), bits
+    ),
+    eval_canvas=tuple(config.eval.canvas) or canvas,
+    crop=crop,
     loader=data.loader,
     prepared=data.prepared,
     seed=config.seed,
@@ -69,17 +73,42 @@ def open(
   return dataset
 
 
-def _placement(
-  config: ConfigDict, spec: DatasetSpec, mean: tuple[float, ...]
-) -> Placement:
-  """Returns the placement of examples on the training canvas."""
-  data = config.data
-  label_map = {
+def _label_map(data: ConfigDict, spec: DatasetSpec) -> dict[int, int]:
+  """Returns the label map with the ids that the data set itself ignores."""
+  return {
     **dict.fromkeys(spec.void_ids, data.ignore_label),
     **labels.parse_label_map(data.label_map),
   }
-  canvas = tuple(data.canvas)
-  return Placement.on_mean(canvas, mean, data.ignore_label, label_map)
+
+
+def _chosen(
+  config: ConfigDict, source: sources.Source, *, training: bool
+) -> tuple[survey.Size, survey.Size, int]:
+  """Returns canvas, crop and bits; those not given are chosen and reported."""
+  data = config.data
+  canvas, crop = tuple(data.canvas), tuple(config.augment.crop)
+  bits = data.bits
+  if canvas and (bits or not training):
+    return canvas, crop or survey.choose_crop(canvas, data.largest_crop), bits
+  split = data.train_split
+  if split not in source.splits:
+    split = next(iter(source.splits))
+  found = survey.take(source, split)
+  chosen = []
+  if not canvas:
+    canvas = survey.choose_canvas(found.sizes, data.largest_canvas)
+    chosen.append("data.canvas={}x{}".format(*canvas))
+  if not crop:
+    crop = survey.choose_crop(canvas, data.largest_crop)
+    chosen.append("augment.crop={}x{}".format(*crop))
+  if not bits and found.peak is not None:
+    bits = survey.choose_bits(found.peak)
+    chosen.append(
+      f"data.bits={bits}, for 16-bit images with values up to {found.peak}"
+    )
+  if chosen:
+    note(f"{found.describe()}: chose {', '.join(chosen)}")
+  return canvas, crop, bits
 
 
 def _eval_split(data: ConfigDict, source: sources.Source) -> str:

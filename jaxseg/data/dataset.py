@@ -58,6 +58,9 @@ class Dataset:
     palette: RGB colour of each class, in 0..255.
     mean: RGB mean in 0..1.
     std: RGB standard deviation in 0..1.
+    canvas: Height and width of the training canvas.
+    crop: Height and width of the training crop.
+    bits: Bits that 16-bit images use; 0 if all images have 8 bits.
     ignore_label: Id of pixels that count nowhere.
     splits: Number of examples of each split.
     train_split: Split that `train_batches` reads.
@@ -73,6 +76,7 @@ class Dataset:
     source: sources.Source,
     placement: Placement,
     eval_canvas: tuple[int, int],
+    crop: tuple[int, int],
     loader: str,
     prepared: str,
     seed: int,
@@ -93,6 +97,7 @@ class Dataset:
       source: The original files.
       placement: Placement of examples on the training canvas.
       eval_canvas: Height and width of the evaluation canvas.
+      crop: Height and width of the training crop.
       loader: "tfdata" or "resident".
       prepared: Folder of the prepared record shards; unused by "resident".
       seed: Seed of the order of training examples.
@@ -110,6 +115,8 @@ class Dataset:
     """
     self.name = name
     self.mean, self.std = mean, std
+    self.canvas, self.crop = placement.canvas, crop
+    self.bits = placement.bits
     self.ignore_label = placement.ignore_label
     self.train_split, self.eval_split = train_split, eval_split
     self.splits = {s: len(found) for s, found in source.splits.items()}

@@ -19,7 +19,7 @@ from jaxseg.errors import UserError
 
 # Increase it when the same files and placement give different examples, or when
 # the fields of the counts in the metadata change.
-_VERSION = 2
+_VERSION = 3
 
 
 def fingerprint(source: Source, placement: Placement) -> str:
@@ -44,7 +44,10 @@ def generate(
       image, ids = source.read(split, index)
     except UserError as error:
       return error
-    return placement.place(image, ids, dtype)
+    try:
+      return placement.place(image, ids, dtype)
+    except UserError as error:
+      return UserError(f"{source.name(split, index)}: {error}")
 
   count = len(source.splits[split])
   title = f"reading {split} examples"

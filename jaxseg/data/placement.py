@@ -11,11 +11,11 @@ from collections.abc import Mapping
 import dataclasses
 from types import MappingProxyType
 
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer
 import numpy as np
 from PIL import Image
 
-from jaxseg.data import labels
+from jaxseg.data import decoding, labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Placement:
     fill: RGB colour of the canvas outside the image, in 0..255.
     ignore_label: Label of the canvas outside the image.
     label_map: Pairs of an id in the mask file and the id that replaces it.
+    bits: Bits that 16-bit images use, see `decoding.eight_bits`.
   """
 
   canvas: tuple[int, int]
   fill: tuple[int, int, int]
   ignore_label: int
   label_map: tuple[tuple[int, int], ...] = ()
+  bits: int = 0
 
   @classmethod
   def on_mean(
@@ -41,6 +43,7 @@ class Placement:
     mean: tuple[float, ...],
     ignore_label: int,
     label_map: Mapping[int, int] = MappingProxyType({}),
+    bits: int = 0,
   ) -> "Placement":
     """Returns a placement whose canvas has a mean colour, RGB in 0..1."""
     height, width = canvas
@@ -50,11 +53,12 @@ class Placement:
       fill=(red, green, blue),
       ignore_label=ignore_label,
       label_map=tuple(sorted(label_map.items())),
+      bits=bits,
     )
 
   def place(
     self,
-    image: UInt8[np.ndarray, "h w 3"],
+    image: decoding.RgbImage,
     ids: Integer[np.ndarray, "h w"],
     dtype: np.dtype,
   ) -> dict[str, np.ndarray]:
@@ -68,7 +72,11 @@ class Placement:
     Returns:
       `image` and `label` on the canvas, and `size`, the height and width of
       the area that they cover.
+
+    Raises:
+      UserError: The image has 16 bits, and their range is not known.
     """
+    image = decoding.eight_bits(image, self.bits)
     label = labels.rewrite(ids, dict(self.label_map), dtype)
     height, width = fitted_size(label.shape, self.canvas)
     example = self.padding(dtype)

@@ -56,6 +56,11 @@ class Source(Protocol):
   def ids(self, split: str, index: int) -> np.ndarray:
     """Returns the ids of an example as its mask file stores them."""
 
+  def measure(
+    self, split: str, index: int
+  ) -> tuple[tuple[int, int], int | None]:
+    """Returns size and values of an image, see `decoding.measure`."""
+
   def read(self, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the image of an example, and the ids of its mask."""
 
@@ -91,6 +96,11 @@ class Files:
     if ids.shape != size:
       raise _size_error(pair, size, ids.shape, orientation)
     return ids
+
+  def measure(
+    self, split: str, index: int
+  ) -> tuple[tuple[int, int], int | None]:
+    return decoding.measure(self.splits[split][index].image)
 
   def read(self, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     pair = self.splits[split][index]
@@ -131,6 +141,11 @@ class Drawn:
 
   def ids(self, split: str, index: int) -> np.ndarray:
     return self.read(split, index)[1]
+
+  def measure(
+    self, split: str, index: int
+  ) -> tuple[tuple[int, int], int | None]:
+    return shapes.SIZE, None
 
   def read(self, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     # Each example is drawn once; all of them take a few tens of MB.

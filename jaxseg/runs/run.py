@@ -7,11 +7,12 @@ from typing import Any
 from etils import epath
 import flax.linen as nn
 import jax
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer
 from ml_collections import ConfigDict
 import numpy as np
 
 from jaxseg import config_check, files, tasks
+from jaxseg.data import decoding
 from jaxseg.data.placement import Placement
 from jaxseg.errors import UserError
 from jaxseg.evaluation import inference
@@ -49,17 +50,19 @@ class Run:
     """The settings of inference in `config.eval`."""
     return inference.create(self.config)
 
-  def predict(
-    self, image: UInt8[np.ndarray, "h w 3"]
-  ) -> Integer[np.ndarray, "h w"]:
+  def predict(self, image: decoding.RgbImage) -> Integer[np.ndarray, "h w"]:
     """Returns the class id of each pixel of an RGB image of any size.
 
     The first call compiles the network for the evaluation canvas. An image that
     is larger than the canvas is shrunk to fit it, and its logits are enlarged
     to its size. Several threads may call this method at the same time.
 
+    The values of a uint16 image are scaled as those of 16-bit files, by
+    `config.data.bits`.
+
     Raises:
-      UserError: The network classifies whole images.
+      UserError: The network classifies whole images, or was trained on images
+        of 8 bits and `image` has 16.
     """
     # `place` expects labels; they are not used here.
     labels = np.zeros(image.shape[:2], np.uint8)
@@ -94,7 +97,9 @@ class Run:
     """The placement of images on the evaluation canvas."""
     data = self.config.data
     canvas = self.config.eval.canvas or data.canvas
-    return Placement.on_mean(tuple(canvas), data.mean, data.ignore_label)
+    return Placement.on_mean(
+      tuple(canvas), data.mean, data.ignore_label, bits=data.bits
+    )
 
 
 def load_run(workdir: epath.PathLike, checkpoint: str | int = "best") -> Run:

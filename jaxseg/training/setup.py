@@ -173,7 +173,10 @@ def completed(config: ConfigDict, dataset: data.Dataset) -> ConfigDict:
     mean=dataset.mean,
     std=dataset.std,
     eval_split=dataset.eval_split,
+    canvas=dataset.canvas,
+    bits=dataset.bits,
   )
+  config.augment.crop = dataset.crop
   if config.loss.balance and not config.loss.class_weights:
     config.loss.class_weights = dataset.median_frequency()
   return config

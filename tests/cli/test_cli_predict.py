@@ -126,6 +126,23 @@ def test_grey_transparent_and_palette_images_are_read(segment, tmp_path):
   np.testing.assert_array_equal(read(out / "RGBA.png"), thirds(20, 30)[1])
 
 
+def test_16_bit_images_are_scaled_as_in_training(
+  segment, run, tmp_path, capsys
+):
+  """White of 12 bits is bright; without known bits the image is refused."""
+  white = np.full((20, 30), 4095, np.uint16)
+  (tmp_path / "in").mkdir()
+  Image.fromarray(white).save(tmp_path / "in/white.png")
+  status, out = segment(tmp_path / "in")
+  assert status == 2
+  assert "white.png has 16 bits" in capsys.readouterr().err
+  status, out = segment(tmp_path / "in", "--config.data.bits=12")
+  assert status == 0
+  np.testing.assert_array_equal(read(out / "white.png"), 1)
+  rgb = np.repeat(white[..., None], 3, axis=2)
+  np.testing.assert_array_equal(run.predict(rgb), 1)
+
+
 def test_folders_are_searched_and_names_are_distinct(segment, tmp_path):
   for name in ("a/x.png", "b/x.png", "b/y.png", "b/y.jpg", "z.png", "no.txt"):
     path = tmp_path / "in" / name

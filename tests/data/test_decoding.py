@@ -7,18 +7,35 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jaxseg.data.decoding import image_header, read_image, read_mask
+from jaxseg.data.decoding import (
+  eight_bits,
+  image_header,
+  measure,
+  read_image,
+  read_mask,
+)
 from jaxseg.errors import UserError
 
 
-def narrow_png(path, ids: np.ndarray, bits: int) -> None:
-  """Writes a grey PNG of 2 or 4 bits a pixel, which Pillow cannot write."""
+def write_png(path, size, bits: int, colour: int, rows: bytes) -> None:
+  """Writes a PNG of a kind that Pillow cannot write."""
 
   def chunk(kind, body):
     crc = zlib.crc32(kind + body)
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", crc)
 
-  height, width = ids.shape
+  height, width = size
+  header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+  path.write_bytes(
+    b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", header)
+    + chunk(b"IDAT", zlib.compress(rows))
+    + chunk(b"IEND", b"")
+  )
+
+
+def narrow_png(path, ids: np.ndarray, bits: int) -> None:
+  """Writes a grey PNG of 2 or 4 bits a pixel."""
   rows = b""
   for row in ids:
     text = "".join(f"{i:0{bits}b}" for i in row)
@@ -26,12 +43,39 @@ def narrow_png(path, ids: np.ndarray, bits: int) -> None:
     rows += b"\0" + bytes(
       int(text[i : i + 8], 2) for i in range(0, len(text), 8)
     )
-  header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+  write_png(path, ids.shape, bits, 0, rows)
+
+
+def wide_png(path, values: np.ndarray) -> None:
+  """Writes a colour PNG of 16 bits a channel, with or without alpha."""
+  height, width, channels = values.shape
+  rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+  write_png(path, (height, width), 16, {2: 4, 3: 2, 4: 6}[channels], rows)
+
+
+def wide_tiff(path, values: np.ndarray) -> None:
+  """Writes a colour TIFF of 16 bits a channel, without compression."""
+  height, width, channels = values.shape
+  pixels = values.astype("<u2").tobytes()
+  start = 8 + 2 * channels  # The bits of each channel precede the pixels.
+  tags = [
+    (256, 4, 1, width),
+    (257, 4, 1, height),
+    (258, 3, channels, 8),
+    (259, 3, 1, 1),
+    (262, 3, 1, 2),
+    (273, 4, 1, start),
+    (277, 3, 1, channels),
+    (278, 4, 1, height),
+    (279, 4, 1, len(pixels)),
+  ]
   path.write_bytes(
-    b"\x89PNG\r\n\x1a\n"
-    + chunk(b"IHDR", header)
-    + chunk(b"IDAT", zlib.compress(rows))
-    + chunk(b"IEND", b"")
+    struct.pack("<2sHI", b"II", 42, start + len(pixels))
+    + struct.pack(f"<{channels}H", *[16] * channels)
+    + pixels
+    + struct.pack("<H", len(tags))
+    + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    + struct.pack("<I", 0)
   )
 
 
@@ -72,13 +116,56 @@ def test_images_of_every_mode_become_rgb(tmp_path):
   rgba = np.concatenate([rgb, rgb[..., :1]], axis=2)
   Image.fromarray(rgba).save(path)
   np.testing.assert_array_equal(read_image(path), rgb)
-  wide = rgb[..., 0].astype(np.uint16) * 257
-  Image.fromarray(wide).save(path)
-  np.testing.assert_array_equal(read_image(path), rgb[..., [0, 0, 0]])
   colours = Image.fromarray(rgb).quantize(256)
   colours.save(path)
   expected = np.asarray(colours.convert("RGB"))
   np.testing.assert_array_equal(read_image(path), expected)
+
+
+@pytest.mark.parametrize("kind", ["grey", "int32", "RGB", "RGBA", "TIFF"])
+def test_images_of_16_bits_keep_all_of_them(tmp_path, kind):
+  values = np.random.default_rng(0).integers(0, 65536, (4, 6, 4), np.uint16)
+  path = tmp_path / ("image.png" if kind != "int32" else "image.tif")
+  if kind == "grey":
+    Image.fromarray(values[..., 0]).save(path)
+  elif kind == "int32":
+    Image.fromarray(values[..., 0].astype(np.int32)).save(path)
+  elif kind == "TIFF":
+    wide_tiff(path, values[..., :3])
+  else:
+    wide_png(path, values[..., : len(kind)])
+  expected = values[..., [0, 0, 0] if kind in ("grey", "int32") else [0, 1, 2]]
+  found = read_image(path)
+  assert found.dtype == np.uint16
+  np.testing.assert_array_equal(found, expected)
+  assert measure(path) == ((4, 6), int(expected.max()))
+
+
+def test_16_bits_are_scaled_by_the_bits_in_use():
+  """White is 2**bits - 1; the scale is linear, and larger values are white."""
+  values = np.array([0, 1, 254, 255, 2048, 4095, 4096, 65535], np.uint16)
+  image = np.repeat(values[None, :, None], 3, axis=2)
+  for bits, expected in {
+    8: [0, 1, 254, 255, 255, 255, 255, 255],
+    12: [0, 0, 16, 16, 128, 255, 255, 255],
+    16: [0, 0, 1, 1, 8, 16, 16, 255],
+  }.items():
+    assert eight_bits(image, bits)[0, :, 0].tolist() == expected
+  narrow = image.astype(np.uint8)
+  assert eight_bits(narrow, 0) is narrow
+  with pytest.raises(UserError, match=r"a.png has 16 bits.*data.bits=12"):
+    eight_bits(image, 0, "a.png")
+
+
+def test_grey_of_16_bits_that_is_no_image_is_refused(tmp_path):
+  path = tmp_path / "image.tif"
+  for value in (-1000, 70000):
+    Image.fromarray(np.full((2, 2), value, np.int32)).save(path)
+    with pytest.raises(UserError, match=f"image.tif: its grey .* {value}"):
+      read_image(path)
+  wide_png(tmp_path / "image.png", np.ones((2, 2, 2), np.uint16))
+  with pytest.raises(UserError, match="image.png: grey of 16.* alpha"):
+    read_image(tmp_path / "image.png")
 
 
 def test_float_image_is_refused(tmp_path):

@@ -13,7 +13,7 @@ from jaxseg.training import setup
 @pytest.fixture
 def config(tiny_folder):
   c = with_data("folder")
-  c.data.update(path=str(tiny_folder), loader="resident", canvas=(24, 32))
+  c.data.update(path=str(tiny_folder), loader="resident")
   c.train.batch_size = c.eval.batch_size = 4
   return c
 
@@ -24,6 +24,8 @@ def test_the_configuration_is_completed_from_the_data_set(config):
   assert done.data.class_names == ("class_0", "class_1", "class_2")
   assert done.data.palette == dataset.palette
   assert (done.data.mean, done.data.std) == (dataset.mean, dataset.std)
+  # The images have up to 24x32 pixels.
+  assert done.data.canvas == done.augment.crop == (32, 32)
   assert done.is_locked
   assert config.data.class_names == ()
   assert setup.completed(done, dataset) == done
@@ -63,6 +65,7 @@ def test_a_network_that_cannot_be_traced_names_its_fields(config):
   with config.unlocked():
     config.model = models.fields("pspnet", backbone="resnet18")
   config.model.backbone.stage_sizes = (1, 1)
+  config.augment.crop = (384, 384)
   with pytest.raises(UserError) as error:
     network.trace(network.create_model(config), config)
   line = str(error.value)
@@ -81,6 +84,7 @@ def test_a_network_that_cannot_be_traced_names_its_fields(config):
 def test_outputs_must_fit_task_and_loss(config, name, task, expected):
   config.data.class_names = ("a", "b")
   config.task = task
+  config.augment.crop = (384, 384)
   with config.unlocked():
     config.model = models.fields(name)
     config.loss.heads.logit = 1.0
