@@ -241,6 +241,12 @@ def test_batches_start_no_tuning_thread(opened, monkeypatch):
   from jaxseg.data import pipeline
 
   streams = []
-  monkeypatch.setattr(pipeline, "Batches", streams.append)
+
+  class Recorded(pipeline.Batches):
+    def __init__(self, dataset):
+      streams.append(dataset)
+      super().__init__(dataset)
+
+  monkeypatch.setattr(pipeline, "Batches", Recorded)
   opened["tfdata"].train_batches()
   assert streams[0].options().autotune.enabled is False
