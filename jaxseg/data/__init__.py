@@ -8,14 +8,17 @@ shards once and streams them through the host. "resident" keeps the whole data
 set on the device and needs no TensorFlow. Both yield identical batches.
 """
 
+import itertools
+
 from ml_collections import ConfigDict
 
 from jaxseg import config_check, sharding
-from jaxseg.data import labels, sources, survey
+from jaxseg.data import class_file, labels, sources, survey
 from jaxseg.data.dataset import Dataset
 from jaxseg.data.datasets import DATASETS, DatasetSpec
 from jaxseg.data.notes import note
 from jaxseg.data.placement import Placement
+from jaxseg.errors import UserError
 
 
 def open(
@@ -47,6 +50,7 @@ def open(
   whole = whole or (not training and data.eval_split == sources.ALL)
   source = sources.find(data.name, data.path, data.val_fraction, whole=whole)
   mean, std = tuple(data.mean or spec.mean), tuple(data.std or spec.std)
+  names, naming = _class_names(data, spec, source)
   canvas, crop, bits = _chosen(config, source, training=training)
   dataset = Dataset(
     name=data.name,
@@ -63,7 +67,9 @@ def open(
     eval_batch_size=sharding.round_up(config.eval.batch_size, devices),
     train_split=data.train_split,
     eval_split=_eval_split(data, source),
-    class_names=tuple(data.class_names) or spec.class_names,
+    class_names=names,
+    # A trained network has its classes.
+    naming=naming if training else "",
     palette=tuple(tuple(colour) for colour in data.palette),
     spec_palette=spec.palette,
     mean=mean,
@@ -79,6 +85,35 @@ def _label_map(data: ConfigDict, spec: DatasetSpec) -> dict[int, int]:
     **dict.fromkeys(spec.void_ids, data.ignore_label),
     **labels.parse_label_map(data.label_map),
   }
+
+
+def _class_names(
+  data: ConfigDict, spec: DatasetSpec, source: sources.Source
+) -> tuple[tuple[str, ...], str]:
+  """Returns the names of the classes, and how more of them can be named.
+
+  Raises:
+    UserError: The class file cannot be used, or contradicts `data.class_names`.
+  """
+  given = tuple(data.class_names)
+  if data.name != "folder":
+    return given or spec.class_names, "name their classes in data.class_names"
+  path = source.root / class_file.NAME
+  naming = f"name all classes in {path}, one a line"
+  if not path.exists():
+    if given:
+      naming = "name their classes in data.class_names"
+    return given, naming
+  names = class_file.read(path, data.ignore_label)
+  if given and given != names:
+    pairs = itertools.zip_longest(names, given, fillvalue="")
+    differing = [(i, *pair) for i, pair in enumerate(pairs) if len({*pair}) > 1]
+    i, theirs, ours = differing[0]
+    raise UserError(
+      f"{path} names class {i} {theirs!r}, but data.class_names has {ours!r}"
+      f" ({len(differing)} names differ); correct the file, or delete it"
+    )
+  return names, naming
 
 
 def _chosen(

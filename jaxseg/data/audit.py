@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from jaxseg.data import labels, progress
+from jaxseg.data import labels, notes, progress
 from jaxseg.data.placement import Placement
 from jaxseg.data.sources import Source
 from jaxseg.errors import UserError
@@ -177,10 +177,17 @@ def check_ids(
   )
 
 
-def discover_classes(counts: Counts, placement: Placement) -> int:
+def discover_classes(
+  counts: Counts, placement: Placement, naming: str = ""
+) -> int:
   """Returns the number of classes of a data set without class names.
 
   This is the highest id plus one.
+
+  Args:
+    counts: Occurrences of the ids in the masks.
+    placement: Placement whose label map was counted with.
+    naming: How the classes can be named, for messages.
 
   Raises:
     UserError: The ids do not look like classes 0, 1, 2, ..., K-1.
@@ -202,21 +209,77 @@ def discover_classes(counts: Counts, placement: Placement) -> int:
       f" class ids 0, 1, 2, ...; to ignore it pass {flag}"
     )
   _refuse_grey(counts)
-  if 2 * len(seen) <= seen[-1]:
-    flag = _flag(placement, {old: new for new, old in enumerate(seen)})
-    raise UserError(
-      f"the masks hold the ids {_listed(seen)}, not 0, 1, 2, ...:"
-      f" {_where(counts, seen[1:])}; if each of them is a class, pass {flag}"
-    )
-  if ignore < seen[-1]:
-    free = 255 if seen[-1] <= 255 else 65535
-    shift = {i: i - 1 for i in seen if i > ignore}
-    raise UserError(
-      f"data.ignore_label={ignore} lies among the class ids 0..{seen[-1]} of"
-      f" the masks; pass --config.data.ignore_label={free}"
-      f" {_flag(placement, {ignore: free, **shift})}"
-    )
+  classes = _dense(sorted({*seen, ignore}))
+  if classes and ignore < classes[-1]:
+    raise _ignored_class_error(placement, classes)
+  if stray := seen[len(_dense(seen)) :]:
+    raise _stray_error(counts, placement, seen, stray, naming)
   return seen[-1] + 1
+
+
+def _dense(ids: Sequence[int]) -> Sequence[int]:
+  """Returns the first ids, as many as fill more than half of 0..last."""
+  lengths = [k for k in range(1, len(ids) + 1) if 2 * k > ids[k - 1]]
+  return ids[: max(lengths, default=0)]
+
+
+def _ignored_class_error(
+  placement: Placement, classes: Sequence[int]
+) -> UserError:
+  """Returns an error about an ignore label between the ids of the classes."""
+  ignore = placement.ignore_label
+  free = 255 if classes[-1] < 255 else 65535
+  shift = {i: i - 1 for i in classes if i > ignore}
+  other = f"--config.data.ignore_label={free}"
+  return UserError(
+    f"data.ignore_label={ignore} lies among the class ids 0..{classes[-1]} of"
+    f" the masks; if id {ignore} is a class, pass {other}; to ignore it, pass"
+    f" {other} {_flag(placement, {ignore: free, **shift})}"
+  )
+
+
+def _stray_error(
+  counts: Counts,
+  placement: Placement,
+  seen: Sequence[int],
+  stray: Sequence[int],
+  naming: str,
+) -> UserError:
+  """Returns an error about ids far above the others.
+
+  Args:
+    counts: Occurrences of the ids in the masks.
+    placement: Placement whose label map was counted with.
+    seen: All ids but the ignore label.
+    stray: The last of them, far above the others.
+    naming: How the classes can be named.
+  """
+  ignore = placement.ignore_label
+  advice = []
+  if len(seen) - len(stray) > 1:
+    flag = _flag(placement, dict.fromkeys(stray, ignore))
+    if stray == [65535] and ignore not in _all_ids(counts):
+      flag = "--config.data.ignore_label=65535"
+    advice.append(f"to ignore {_listed(stray)} pass {flag}")
+  flag = _flag(placement, {old: new for new, old in enumerate(seen)})
+  advice.append(f"if each id is a class, pass {flag}")
+  if naming:
+    advice.append(naming)
+  return UserError(
+    f"the masks hold the ids {_listed(seen)}, not 0, 1, 2, ...:"
+    f" {_where(counts, stray)}; {', or '.join(advice)}"
+  )
+
+
+def report_guess(counts: Counts, num_classes: int, naming: str) -> None:
+  """Reports a number of classes that `discover_classes` has guessed."""
+  ids = set(_all_ids(counts))
+  missing = [i for i in range(num_classes) if i not in ids]
+  gaps = f" (no mask holds {_listed(missing)})" if missing else ""
+  notes.note(
+    f"{num_classes} classes, guessed from the highest id in the masks{gaps}"
+    f"{naming and '; '}{naming}"
+  )
 
 
 def _refuse_grey(counts: Counts) -> None:

@@ -85,6 +85,7 @@ class Dataset:
     train_split: str,
     eval_split: str,
     class_names: tuple[str, ...],
+    naming: str,
     palette: tuple[datasets.Colour, ...],
     spec_palette: tuple[datasets.Colour, ...],
     mean: tuple[float, ...],
@@ -107,6 +108,8 @@ class Dataset:
       eval_split: Split to evaluate on.
       class_names: Names of the classes, or () to count the classes in the
         masks and to number them.
+      naming: How ids of the masks can become classes, for messages; "" if the
+        classes are fixed.
       palette: RGB colours of the classes, or () for those of the data set.
       spec_palette: RGB colours that the data set is published with, or () if
         it is published without.
@@ -127,7 +130,7 @@ class Dataset:
     self._seed = seed
     self._batch_sizes = (train_batch_size, eval_batch_size)
     self._given_names = class_names
-    self._naming = "name their classes in data.class_names"
+    self._naming = naming
     self._loaders: dict[Placement, Loader] = {}
     self._palettes = (palette, spec_palette)
 
@@ -146,7 +149,6 @@ class Dataset:
       used.insert(0, (self.train_split, self._placement))
       advice = "--config.data.train_split and --config.data.eval_split"
     else:
-      self._naming = ""  # A trained network has its classes.
       advice = "--split or --config.data.eval_split"
     for split, _ in used:
       self._check_split(split, f"; rename the folder, or choose with {advice}")
@@ -156,6 +158,8 @@ class Dataset:
     self.counts = loader.counts
     self.class_names = self._class_names(loader.counts)
     self.palette = self._palette()
+    if not self._given_names:
+      audit.report_guess(loader.counts, len(self.class_names), self._naming)
 
   def train_batches(
     self,
@@ -278,7 +282,7 @@ class Dataset:
     if names:
       audit.check_ids(counts, len(names), placement, self._naming)
     else:
-      found = audit.discover_classes(counts, placement)
+      found = audit.discover_classes(counts, placement, self._naming)
       names = tuple(f"class_{i}" for i in range(found))
     if self.ignore_label < len(names):
       raise UserError(

@@ -197,6 +197,40 @@ def test_scattered_ids(folder, configure, write):
   assert len(dataset.class_names) == 2
 
 
+@pytest.mark.parametrize(
+  ("stray", "fields", "advice"),
+  [
+    (200, {}, "label_map='{200: 255}'"),
+    (65535, {"label_map": "{255: 0}"}, "ignore_label=65535"),
+    (65535, {}, "label_map='{65535: 255}'"),
+  ],
+)
+def test_a_stray_id_can_be_ignored_or_become_a_class(
+  mask, configure, write, stray, fields, advice
+):
+  root, path = mask
+  ids = np.zeros((20, 24), np.uint16)
+  ids[0, 0] = stray
+  write(path, ids)
+  line = refused(configure(root, **fields))
+  assert_says(line, f"id {stray} in 1 pixels", f"to ignore [{stray}] pass")
+  assert_says(
+    line, f"pass --config.data.{advice}", f"{stray}: 3", "classes.txt"
+  )
+  if advice.startswith("label_map"):
+    fields = {"label_map": f"{{{stray}: 255}}"}
+  else:
+    fields["ignore_label"] = stray
+  assert len(data.open(configure(root, **fields)).class_names) == 3
+
+
+def test_an_ignore_label_that_is_a_class(folder, configure):
+  """The masks hold 0, 1, 2, and 255 where they are to be ignored."""
+  line = refused(configure(folder(), ignore_label=1))
+  assert_says(line, "data.ignore_label=1 lies among the class ids 0..2")
+  assert_says(line, "if id 1 is a class, pass --config.data.ignore_label=255;")
+
+
 def test_masks_of_a_single_class(folder, configure, write):
   root = folder()
   for path in root.glob("masks/*/*.png"):
