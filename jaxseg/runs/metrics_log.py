@@ -27,15 +27,16 @@ class MetricsLog:
       resume_step: Step that training continues from; later steps will be
         taken and logged again.
       enabled: Whether this process writes the log.
+
+    Raises:
+      UserError: The file cannot be read or written.
     """
     self._path = files.to_path(workdir) / "metrics.jsonl"
     self._enabled = enabled
     self._lines = []
     self._written = set()
     if enabled and self._path.exists():
-      # A power cut can leave a last line without an end.
-      lines = self._path.read_text().splitlines(keepends=True)
-      for line in (json.loads(line) for line in lines if line.endswith("\n")):
+      for line in _read_lines(self._path):
         if line["step"] <= resume_step:
           self._lines.append(json.dumps(line) + "\n")
           self._written.add((line["step"], line["split"]))
@@ -62,8 +63,34 @@ class MetricsLog:
 
 def read_metrics(workdir: epath.PathLike) -> Iterable[dict[str, Any]]:
   """Reads all lines of `metrics.jsonl`."""
-  text = (files.to_path(workdir) / "metrics.jsonl").read_text()
-  return [json.loads(line) for line in text.splitlines()]
+  return _read_lines(files.to_path(workdir) / "metrics.jsonl")
+
+
+def _read_lines(path: epath.Path) -> list[dict[str, Any]]:
+  """Reads the lines of a log; a note counts those that are damaged."""
+  with files.disk_errors(path, "cannot be read", advice="move it elsewhere"):
+    # A power cut can leave a last line without an end.
+    complete = path.read_bytes().split(b"\n")[:-1]
+  lines = [_parse(line) for line in complete]
+  damaged = [number for number, line in enumerate(lines, 1) if line is None]
+  if damaged:
+    print(
+      f"note: {path}: ignored {len(damaged)} damaged of {len(lines)} lines "
+      f"(first: line {damaged[0]})",
+      file=sys.stderr,
+    )
+  return [line for line in lines if line is not None]
+
+
+def _parse(text: bytes) -> dict[str, Any] | None:
+  """Returns the object of a line, or None if the line is damaged."""
+  try:
+    line = json.loads(text)
+  except ValueError:
+    return None
+  if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+    return None
+  return line if isinstance(line.get("split"), str) else None
 
 
 def tensorboard_writer(workdir: epath.PathLike, *, resume_step: int):

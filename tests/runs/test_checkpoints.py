@@ -57,27 +57,21 @@ def test_nothing_is_saved_on_a_disk_without_space(tmp_path, monkeypatch):
   checkpoints.close()
 
 
-def test_a_lost_checkpoint_is_one_line(tmp_path):
-  checkpoints = Checkpoints(tmp_path)
-  checkpoints.save(state(1))
-  checkpoints.wait()
-  (tmp_path / "checkpoints" / "1").rename(tmp_path / "checkpoints" / "lost")
-  with pytest.raises(UserError, match="checkpoints/1: not a complete"):
-    checkpoints.restore_as_saved(1)
-  checkpoints.close()
-
-
 def test_orbax_gets_absolute_paths_and_urls(tmp_path, bucket, monkeypatch):
   seen = []
-  monkeypatch.setattr(
-    ocp, "CheckpointManager", lambda directory, options: seen.append(directory)
-  )
+
+  def manager(directory, **kwargs):
+    seen.append(directory)
+    raise OSError("the disk is not there")
+
+  monkeypatch.setattr(ocp, "CheckpointManager", manager)
+  monkeypatch.setattr(files, "free_bytes", lambda path: None)
   for name in ("google.cloud", "google.cloud.storage"):
     monkeypatch.setitem(sys.modules, name, sys)
   monkeypatch.chdir(tmp_path)
-  Checkpoints("run")
-  Checkpoints(bucket / "run")
-  Checkpoints("gs://bucket/run")
+  for workdir in ("run", bucket / "run", "gs://bucket/run"):
+    with pytest.raises(UserError, match="cannot write a checkpoint .the disk"):
+      Checkpoints(workdir).save(state(1))
   local, *remote = map(os.fspath, seen)
   assert local == f"{tmp_path}/run/checkpoints"
   assert remote == ["gs://bucket/run/checkpoints"] * 2

@@ -1,0 +1,67 @@
+"""Checksums of the files of a checkpoint, which reveal damaged ones.
+
+A disk or a copy that loses the end of a file, or changes a byte of it, gives
+other parameters and often no error. `checksums.json` in a folder holds the size
+and the CRC-32 of every file there.
+"""
+
+from collections.abc import Iterator
+import json
+import zlib
+
+from etils import epath
+
+NAME = "checksums.json"
+_CHUNK = 2**24
+
+
+def write(folder: epath.Path) -> None:
+  """Writes `checksums.json` for all files in and below a folder."""
+  found = {
+    path.relative_to(folder).as_posix(): _state(path)
+    for path in _files(folder)
+    if path.name != NAME
+  }
+  (folder / NAME).write_text(json.dumps(found))
+
+
+def find_damage(folder: epath.Path) -> str | None:
+  """Returns the first file that changed and how, or None if there is none.
+
+  A folder without `checksums.json` was written by an earlier version of jaxseg
+  and cannot be checked.
+  """
+  try:
+    expected = json.loads((folder / NAME).read_bytes())
+  except FileNotFoundError:
+    return None
+  except ValueError:
+    return f"{NAME}: not JSON"
+  for name, (size, crc) in expected.items():
+    try:
+      found = (folder / name).stat().length
+      if found < size:
+        return f"{name}: truncated, {found} of {size} bytes"
+      if [found, crc] != _state(folder / name):
+        return f"{name}: changed since it was written"
+    except FileNotFoundError:
+      return f"{name}: missing"
+  return None
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+  """Yields the files in and below a folder."""
+  for path in sorted(folder.iterdir()):
+    if path.is_dir():
+      yield from _files(path)
+    else:
+      yield path
+
+
+def _state(path: epath.Path) -> list[int]:
+  """Returns the size and the CRC-32 of a file."""
+  size = crc = 0
+  with path.open("rb") as file:
+    while chunk := file.read(_CHUNK):
+      size, crc = size + len(chunk), zlib.crc32(chunk, crc)
+  return [size, crc]
