@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxseg.data import audit, datasets, order, sources
+from jaxseg.data import audit, contents, datasets, order, sources
 from jaxseg.data.placement import Placement
 from jaxseg.errors import UserError
 
@@ -211,6 +211,10 @@ class Dataset:
     """Returns the path of the image of an example, for messages."""
     self._check_split(split)
     return self._source.name(split, index)
+
+  def contents(self) -> contents.Contents:
+    """Returns a description of the files of each split, see `contents`."""
+    return contents.describe(self._source)
 
   def class_pixels(self, split: str) -> np.ndarray:
     """Returns the number of pixels of each class in a split, int64 `[k]`."""

@@ -158,11 +158,7 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Returns the steps of all complete checkpoints in ascending order."""
-    with _read_errors(self._directory):
-      if not self._directory.exists():
-        return []
-      names = ocp.path.step.standard_name_format()
-      return sorted(found.step for found in names.find_all(self._directory))
+    return saved_steps(self._directory)
 
   def latest_step(self) -> int | None:
     """Returns the step of the newest complete checkpoint."""
@@ -321,6 +317,15 @@ class Checkpoints:
         with self._save_errors():
           (self._directory / str(step)).rmtree()
     _wait_for_processes("after deleting damaged checkpoints")
+
+
+def saved_steps(directory: epath.Path) -> list[int]:
+  """Returns the steps of the complete checkpoints in a folder, ascending."""
+  with _read_errors(directory):
+    if not directory.exists():
+      return []
+    names = ocp.path.step.standard_name_format()
+    return sorted(found.step for found in names.find_all(directory))
 
 
 def _read_tree(folder: epath.Path) -> dict[str, Any]:

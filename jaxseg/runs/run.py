@@ -17,7 +17,7 @@ from jaxseg.data.placement import Placement
 from jaxseg.errors import UserError
 from jaxseg.evaluation import inference
 from jaxseg.evaluation.inference import Inference
-from jaxseg.runs.checkpoints import Checkpoints
+from jaxseg.runs.checkpoints import Checkpoints, DamagedError
 from jaxseg.runs.network import create_model
 from jaxseg.runs.workdir import load_config
 from jaxseg.tasks.task import Task
@@ -111,8 +111,13 @@ def load_run(workdir: epath.PathLike, checkpoint: str | int = "best") -> Run:
       split, or the last one if none was evaluated; "last" for the last one; or
       the number of a step.
 
+  A damaged checkpoint is skipped with a note: the next best is loaded, or the
+  one before the last.
+
   Raises:
-    UserError: The work directory has no run or no such checkpoint.
+    UserError: The work directory has no run or no such checkpoint, the
+      checkpoint of this step or every checkpoint is damaged, or a parameter is
+      not finite.
   """
   workdir = files.to_path(workdir)
   config = load_config(workdir)
@@ -124,19 +129,43 @@ def load_run(workdir: epath.PathLike, checkpoint: str | int = "best") -> Run:
   if not steps:
     raise UserError(f"{workdir}/checkpoints holds no complete checkpoint")
   if checkpoint == "best":
-    step = checkpoints.best_step()
-    step = steps[-1] if step is None else step
+    step, tree = checkpoints.restore_first(checkpoints.ranked_steps())
   elif checkpoint == "last":
-    step = steps[-1]
+    step, tree = checkpoints.restore_first(steps[::-1])
   else:
     step = int(checkpoint)
     if step not in steps:
       raise UserError(
         f"{workdir}: no checkpoint of step {step}; steps with one: {steps}"
       )
-  tree = checkpoints.restore_as_saved(step)
-  checkpoints.close()
-  return Run(config, create_model(config), saved_variables(tree), step)
+    try:
+      tree = checkpoints.restore_as_saved(step)
+    except DamagedError as error:
+      others = [other for other in steps if other != step]
+      raise UserError(f"{workdir}: {error}; other steps: {others}") from error
+  variables = saved_variables(tree)
+  check_finite(variables, f"{workdir}, checkpoint {step}")
+  return Run(config, create_model(config), variables, step)
+
+
+def check_finite(variables: dict[str, Any], origin: str) -> None:
+  """Checks that no variable is infinite or NaN.
+
+  Args:
+    variables: Nested dicts of arrays.
+    origin: Where they come from, for the message.
+
+  Raises:
+    UserError: It names the first array that has such a value.
+  """
+  for path, array in jax.tree_util.tree_leaves_with_path(variables):
+    finite = np.isfinite(np.asarray(array))
+    if not finite.all():
+      name = "/".join(str(key.key) for key in path)
+      raise UserError(
+        f"{origin}: {name} has {finite.size - np.count_nonzero(finite)} values "
+        f"of {finite.size} that are infinite or NaN; use other weights"
+      )
 
 
 def saved_variables(tree: dict[str, Any]) -> dict[str, Any]:

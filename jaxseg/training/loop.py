@@ -14,7 +14,8 @@ from tqdm import tqdm
 from jaxseg import files, sharding
 from jaxseg.errors import UserError
 from jaxseg.runs.checkpoints import Checkpoints
-from jaxseg.runs.workdir import claim
+from jaxseg.runs.lock import locked
+from jaxseg.runs.workdir import claim, claim_data
 from jaxseg.training import setup
 from jaxseg.training.batch_stats import make_recompute_batch_stats
 from jaxseg.training.interruption import Interruption
@@ -37,18 +38,30 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     The scores of the final state on the evaluation split.
 
   Raises:
-    UserError: The data or a field is invalid, the disk is full, or the loss is
-      not finite.
+    UserError: The data or a field is invalid, the work directory belongs to
+      another run, the disk is full, or the loss is not finite.
   """
   workdir = files.to_path(workdir)
   mesh = sharding.mesh_for_training(
     config.train.batch_size, config.optimizer.accumulate
   )
   experiment = setup.create(config, mesh)
+  if jax.process_index() != 0:
+    return _train(experiment, mesh, workdir)
+  dataset = experiment.dataset
+  splits = (dataset.train_split, dataset.eval_split)
+  with locked(workdir):
+    claim(experiment.config, workdir)
+    claim_data(dataset.contents(), splits, workdir)
+    return _train(experiment, mesh, workdir)
+
+
+def _train(
+  experiment: Experiment, mesh: jax.sharding.Mesh, workdir: epath.Path
+) -> dict[str, Any]:
+  """Trains in a work directory that belongs to this run; see `train`."""
   options = experiment.options
   is_first_process = jax.process_index() == 0
-  if is_first_process:
-    claim(experiment.config, workdir)
   _print(experiment.description)
 
   checkpoints = Checkpoints(
@@ -130,7 +143,9 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     scores = validate(state, last_step)
   reports.close()
   _print(experiment.task.table(scores))
-  _print(f"work directory: {workdir} (best: step {checkpoints.best_step()})")
+  best = checkpoints.best_step()
+  best = "no step has a score" if best is None else f"best: step {best}"
+  _print(f"work directory: {workdir} ({best})")
   if options.picture_count:
     _print(f"picture: {reports.picture_path(last_step)}")
   return scores

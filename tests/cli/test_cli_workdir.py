@@ -1,18 +1,23 @@
 """evaluate and predict read a work directory and agree with each other."""
 
 import json
+from pathlib import Path
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
 
 from jaxseg import cli, sharding
 from jaxseg.config import with_data
+from jaxseg.errors import UserError
 from jaxseg.runs.checkpoints import Checkpoints
+from jaxseg.runs.run import load_run
 from jaxseg.runs.workdir import save_config
 from jaxseg.training import setup
+from jaxseg.training.state import TrainState
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +96,34 @@ def test_a_moved_run_and_its_other_checkpoint(trained, tmp_path, capsys):
     cli.main(["evaluate", f"--workdir={moved}", "--checkpoint=5"])
   assert exit_.value.code == 2
   assert "no checkpoint of step 5" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_replaced_by_another(
+  trained, tmp_path, capsys, caplog
+):
+  damaged = Path(shutil.copytree(trained, tmp_path / "damaged"))
+  (damaged / "checkpoints" / "0" / "default" / "_METADATA").unlink()
+  assert load_run(damaged, "best").step == 9
+  assert (
+    "checkpoint 0 is damaged (default/_METADATA: missing); using step 9"
+    in (capsys.readouterr().err)
+  )
+  with pytest.raises(UserError, match=r"_METADATA.*other steps: \[9\]"):
+    load_run(damaged, 0)
+  assert load_run(damaged, "last").step == 9
+  (damaged / "checkpoints" / "9" / "default" / "_METADATA").unlink()
+  with pytest.raises(UserError, match="no checkpoint is intact"):
+    load_run(damaged, "last")
+  assert not capsys.readouterr().err and not caplog.messages
+
+
+def test_weights_that_are_not_finite_are_refused(trained, tmp_path):
+  shutil.copy(trained / "config.json", tmp_path)
+  tree = load_run(trained, 0).variables
+  tree["params"]["head"]["classifier"]["kernel"] *= float("nan")
+  state = TrainState(jnp.int32(5), **tree, opt_state=(), ema=None)
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(state)
+  checkpoints.close()
+  with pytest.raises(UserError, match="checkpoint 5: params/head/classifier/k"):
+    load_run(tmp_path)

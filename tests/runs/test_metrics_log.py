@@ -31,6 +31,21 @@ def test_later_lines_are_dropped_when_training_continues(workdir):
   assert steps == [(1, 1.0), (2, 0.5), (3, 0.0)]
 
 
+def test_damaged_lines_are_ignored_and_counted(workdir, capsys):
+  path = workdir / "metrics.jsonl"
+  good = [b'{"step": %d, "split": "train"}\n' % step for step in (1, 2, 3)]
+  bad = [b'{"step": 2, "sp\n', b"\xff\xfe\n", b"\0" * 9 + b"\n", b"7\n", b"\n"]
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(good[0] + b"".join(bad) + good[1] + b'{"step": "3"}\n')
+  log = metrics_log.MetricsLog(workdir, resume_step=2)
+  note = capsys.readouterr().err
+  assert "metrics.jsonl: ignored 6 damaged of 8 lines (first: line 2)" in note
+  log.write(3, "train", {})
+  assert path.read_bytes() == b"".join(good)
+  assert len(metrics_log.read_metrics(workdir)) == 3
+  assert not capsys.readouterr().err
+
+
 def test_other_processes_write_nothing(workdir):
   log = metrics_log.MetricsLog(workdir, resume_step=0, enabled=False)
   log.write(1, "train", {"loss": 1.0})
@@ -42,6 +57,12 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
   (tmp_path / "metrics.jsonl").mkdir()
   with pytest.raises(UserError, match="metrics.jsonl: cannot be written"):
     log.write(1, "train", {"loss": 1.0})
+
+
+def test_a_log_that_is_a_folder_is_one_line(tmp_path):
+  (tmp_path / "metrics.jsonl").mkdir()
+  with pytest.raises(UserError, match="metrics.jsonl: cannot be read .Is a"):
+    metrics_log.MetricsLog(tmp_path, resume_step=0)
 
 
 def test_tensorboard_events_are_local(tmp_path, bucket, monkeypatch, capsys):
