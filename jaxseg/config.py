@@ -143,6 +143,9 @@ def base() -> ConfigDict:
   init.model = ""  # work directory or weight file of the initial network
   init.backbone = ""  # weight file of the initial backbone
   init.skip = ()  # regular expressions on paths that keep their random values
+  # Names of fields, such as "rates", that may differ from those of the network
+  # that the file was made for
+  init.changed = ()
 
   c.eval = evaluation = ConfigDict()
   evaluation.batch_size = 16  # global batch size

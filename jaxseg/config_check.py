@@ -136,6 +136,7 @@ FIELDS: dict[str, Rule] = {
   "init.model": Text(),
   "init.backbone": Text(),
   "init.skip": _PATTERNS,
+  "init.changed": Many(_NAME, example=("rates",)),
   "eval.batch_size": _COUNT,
   "eval.canvas": _SIZE,
   "eval.mode": Choice(("whole", "sliding")),

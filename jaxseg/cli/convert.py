@@ -4,9 +4,10 @@
   jaxseg convert --model=deeplab_v3 --library=smp smp.pth deeplab_v3.npz
 
 The command prints the options of `jaxseg train` that start from OUT:
---config.init.backbone for a classification network, and for a segmentation
-network --config.init.model with the fields of the network in FILE. OUT is
-written only if FILE has every array of the network.
+--config.init.model with the fields of the network in FILE for a segmentation
+network, and for a classification network --config.init.backbone, as an example
+in a U-Net. OUT is written only if FILE has every array of the network. It holds
+the fields of the network too, which `jaxseg train` compares with its own.
 """
 
 import argparse
@@ -21,13 +22,17 @@ from ml_collections import ConfigDict
 from jaxseg import models, weights
 from jaxseg.cli import config_options, options, output
 from jaxseg.config import BackboneFields
-from jaxseg.weights import classification, segmentation
+from jaxseg.errors import UserError
+from jaxseg.weights import classification, network_fields, segmentation
+from jaxseg.weights.report import SKIP_FLAG
 
 USAGE = "--model=NAME [OPTION ...] FILE OUT"
 
 LIBRARIES = tuple(
   dict.fromkeys((*classification.LIBRARIES, *segmentation.LIBRARIES))
 )
+# Number of classes of a network whose layers for them are left out.
+DEFAULT_CLASSES = 21
 # Segmentation networks that a library has.
 NETWORKS = tuple(
   sorted({name for known in segmentation.FIELDS.values() for name in known})
@@ -37,7 +42,9 @@ NETWORKS = tuple(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   parser.add_argument(
-    "file", metavar="FILE", help="weights: .pth, .safetensors or .npz"
+    "file",
+    metavar="FILE",
+    help="weights of PyTorch, safetensors or .npz, whatever the ending",
   )
   parser.add_argument("out", metavar="OUT", help=".npz or .safetensors")
   parser.add_argument(
@@ -49,15 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     "--library",
-    default="torchvision",
     metavar="NAME",
-    help=f"library of FILE: {', '.join(LIBRARIES)}; default: %(default)s",
+    help=f"library of FILE: {', '.join(LIBRARIES)}; default: the one with the "
+    "names in FILE",
   )
   parser.add_argument(
     "--num-classes",
-    type=int,
+    type=_positive,
     metavar="N",
-    help="number of classes; default: found in FILE, or 1000",
+    help="number of classes; default: found in FILE",
   )
   parser.add_argument(
     "--backbone",
@@ -78,6 +85,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_json(parser, "fields and options")
 
 
+def _positive(text: str) -> int:
+  if not text.isdecimal() or int(text) == 0:
+    raise argparse.ArgumentTypeError(f"{text!r}: expected 1 or more")
+  return int(text)
+
+
 def run(args: argparse.Namespace) -> int:
   """Converts `args.file` into `args.out`."""
   with output.messages(to_stderr=args.json):
@@ -92,34 +105,35 @@ def run(args: argparse.Namespace) -> int:
 
 def _convert(args: argparse.Namespace) -> dict[str, Any]:
   """Writes the file and returns what `--json` prints."""
+  weights.check_target(args.out)
   arrays = weights.read_file(args.file)
   if args.model in NETWORKS:
-    fields = segmentation.recognise_fields(
-      args.model, args.library, arrays, args.backbone
-    )
-    found = fields.pop("num_classes")
-    num_classes = args.num_classes or found
-    fields = with_overrides(args.model, fields, args.overrides)
-    model = models.create(args.model, num_classes=num_classes, **fields)
-    given = [
-      *train_options(args.model, fields),
-      f"--config.init.model={args.out}",
-    ]
+    name, library = args.model, args.library
+    if library is None:
+      library = segmentation.recognise_library(name, arrays)
+    fields = segmentation.recognise_fields(name, library, arrays, args.backbone)
   else:
-    num_classes = args.num_classes or 1000
-    fields = with_overrides(
-      "classifier", {"backbone": {"name": args.model}}, args.overrides
-    )
-    model = models.create("classifier", num_classes=num_classes, **fields)
-    given = [f"--config.init.backbone={args.out}"]
+    name, library = "classifier", args.library
+    fields = classification.recognise_fields(args.model, library, arrays)
+  num_classes = _num_classes(args, fields.pop("num_classes", None))
+  fields = with_overrides(name, fields, args.overrides)
+  model = models.create(name, num_classes=num_classes, **fields)
   variables = weights.from_torch(
     model,
     arrays,
-    args.library,
+    library,
     skip=args.skip,
     label=f"{args.file} into {args.model}",
+    skip_option=SKIP_FLAG,
   )
-  weights.save(args.out, variables)
+  weights.save(args.out, variables, network_fields.describe(model))
+  if name == "classifier":
+    # A U-Net takes every backbone, and its paper does not adapt it.
+    given = train_options("unet_backbone", fields)
+    given.append(f"--config.init.backbone={args.out}")
+  else:
+    given = train_options(name, fields)
+    given.append(f"--config.init.model={args.out}")
   return {
     "out": args.out,
     "model": args.model,
@@ -127,6 +141,27 @@ def _convert(args: argparse.Namespace) -> dict[str, Any]:
     "fields": fields,
     "options": given,
   }
+
+
+def _num_classes(args: argparse.Namespace, found: int | None) -> int:
+  """Returns the number of classes of the network.
+
+  Args:
+    args: Arguments of the command.
+    found: Number of classes in the file, if it has a layer for them.
+
+  Raises:
+    UserError: The numbers differ, and all layers are to be converted.
+  """
+  if found is None:
+    return args.num_classes or DEFAULT_CLASSES
+  if args.num_classes not in (None, found) and not args.skip:
+    raise UserError(
+      f"--num-classes={args.num_classes}: {args.file} has {found} classes; "
+      "leave out this option, or the layer that depends on it with "
+      "--skip=classifier"
+    )
+  return args.num_classes or found
 
 
 def with_overrides(

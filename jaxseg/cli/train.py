@@ -10,10 +10,12 @@ The same command continues an interrupted run from its last checkpoint.
 """
 
 import argparse
+from collections.abc import Sequence
 import os
 import sys
 
 from absl import logging
+from ml_collections import ConfigDict
 
 from jaxseg import config_check
 from jaxseg.cli import config_options, options, output
@@ -69,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> None:
   config = config_options.read(args.config)
   config_options.override(config, args.overrides)
+  _check_init(config, args.overrides)
   config_check.check(config)
   workdir = args.workdir or default_workdir(config)
 
@@ -80,3 +83,19 @@ def _train(args: argparse.Namespace) -> None:
   if args.json:
     about = {"workdir": workdir, "step": config.train.steps}
     output.print_json({**about, **scores})
+
+
+def _check_init(config: ConfigDict, overrides: Sequence[str]) -> None:
+  """Refuses overrides of `config.init` that have no effect.
+
+  Configuration files may set `init.skip` for the file that a user names.
+  """
+  if config.init.model or config.init.backbone:
+    return
+  for word in overrides:
+    if config_options.field_name(word) in ("init.skip", "init.changed"):
+      raise UserError(
+        f"{word}: has no effect without weights to start from; add "
+        "--config.init.model=FILE or --config.init.backbone=FILE, or leave it "
+        "out"
+      )

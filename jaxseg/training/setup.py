@@ -107,6 +107,7 @@ class Experiment:
       model=init.model,
       backbone=init.backbone,
       skip=init.skip,
+      changed=init.changed,
       read_workdir=lambda path: load_run(path).variables,
     )
     variables = sharding.replicate(variables, mesh)

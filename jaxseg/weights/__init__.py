@@ -17,8 +17,15 @@ a report of every array that does not match.
     weights.save("resnet50.npz", variables)
 """
 
-from jaxseg.weights.files import load, read_file, save
+from jaxseg.weights.files import check_target, load, read_file, save
 from jaxseg.weights.initialise import initialise
 from jaxseg.weights.pytorch import from_torch
 
-__all__ = ["from_torch", "initialise", "load", "read_file", "save"]
+__all__ = [
+  "check_target",
+  "from_torch",
+  "initialise",
+  "load",
+  "read_file",
+  "save",
+]

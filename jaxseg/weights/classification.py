@@ -8,10 +8,14 @@ torchvision's pretrained GoogLeNet was trained on images scaled to [-1, 1]. It
 needs `data.mean=(0.5, 0.5, 0.5)` and `data.std=(0.5, 0.5, 0.5)`.
 """
 
+from collections.abc import Mapping
+import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 
+from jaxseg import backbones
 from jaxseg.backbones.alexnet import AlexNet
 from jaxseg.backbones.densenet import DenseNet
 from jaxseg.backbones.efficientnet import EfficientNet
@@ -21,6 +25,7 @@ from jaxseg.backbones.resnet import ResNet
 from jaxseg.backbones.vgg import VGG
 from jaxseg.backbones.xception import Xception
 from jaxseg.errors import UserError, unknown_name
+from jaxseg.weights import network_fields
 from jaxseg.weights.layouts import dense_after_flattening
 from jaxseg.weights.name_table import NameTable, conv_norm
 
@@ -297,8 +302,16 @@ LIBRARIES = {
 _KINDS = {kind for tables in LIBRARIES.values() for kind in tables}
 
 
-def name_table(backbone: nn.Module, library: str | None = None) -> NameTable:
-  """Returns the names that a library gives to the modules of a network.
+# Fields that a paper changes on its backbone, and that the libraries' networks
+# leave at the default of the class.
+_PAPERS_CHANGE = (
+  "output_stride", "multi_grid", "stem", "stride_in_1x1", "ceil_mode",
+  "padding", "pad_inner", "pool_window", "dense_pools", "dilate_pools",
+)  # fmt: skip
+
+
+def choose_library(backbone: nn.Module, library: str | None = None) -> str:
+  """Returns the library that weights of a classification network come from.
 
   Args:
     backbone: Backbone of the classification network.
@@ -324,7 +337,50 @@ def name_table(backbone: nn.Module, library: str | None = None) -> NameTable:
       f"library={library!r} has no {kind.__name__}; expected "
       + " or ".join(candidates)
     )
-  return LIBRARIES[library][kind](backbone)
+  return library
+
+
+def name_table(backbone: nn.Module, library: str | None = None) -> NameTable:
+  """Returns the names that a library gives to the modules of a network.
+
+  Args:
+    backbone: Backbone of the classification network.
+    library: As in `choose_library`.
+
+  Raises:
+    UserError: The library is unknown or does not have this network.
+  """
+  return LIBRARIES[choose_library(backbone, library)][type(backbone)](backbone)
+
+
+def recognise_fields(
+  name: str, library: str | None, arrays: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the fields of the classifier in a file.
+
+  "num_classes" is missing if the file has no head.
+
+  Args:
+    name: Key of `BACKBONES`.
+    library: As in `choose_library`.
+    arrays: Names and tensors or NumPy arrays of the file.
+  """
+  fields: dict[str, Any] = {"backbone": {"name": name}}
+  table = name_table(backbones.create(name), library)
+  kernel = f"{table.find('head/classifier')}.weight"
+  if kernel in arrays:
+    fields["num_classes"] = int(arrays[kernel].shape[0])
+  return fields
+
+
+def describe_original(backbone: nn.Module) -> network_fields.Description:
+  """Describes the libraries' backbone that has the same weights."""
+  defaults = {
+    field.name: field.default
+    for field in dataclasses.fields(backbone)
+    if field.name in _PAPERS_CHANGE
+  }
+  return network_fields.describe(backbone.clone(**defaults))
 
 
 def is_backbone(module: nn.Module) -> bool:

@@ -33,7 +33,9 @@ class Entry:
 
 
 def skip_predicate(
-  patterns: Iterable[str], paths: Iterable[str]
+  patterns: Iterable[str],
+  paths: Iterable[str],
+  skip_option: str = report.SKIP_ARGUMENT,
 ) -> Callable[[str], bool]:
   """Returns a function of a path that returns whether to leave it out.
 
@@ -41,9 +43,11 @@ def skip_predicate(
     patterns: Regular expressions. A path that contains a match of any of them
       is left out.
     paths: All paths of the network, with their collections.
+    skip_option: How the user gives a pattern, which stands for {}.
 
   Raises:
-    UserError: A pattern is not a regular expression or matches no path.
+    UserError: A pattern is not a regular expression or matches no path, or the
+      patterns match all paths.
   """
   compiled = []
   paths = [without_collection(path) for path in paths]
@@ -52,18 +56,25 @@ def skip_predicate(
       compiled.append(re.compile(pattern))
     except re.error as error:
       raise UserError(
-        f"skip={pattern!r}: not a regular expression ({error})"
+        f"{skip_option.format(pattern)}: not a regular expression ({error})"
       ) from None
     if not any(compiled[-1].search(path) for path in paths):
       tops = ", ".join(sorted({path.split("/")[0] for path in paths}))
       raise UserError(
-        f"skip={pattern!r}: matches no parameter path; paths begin with {tops}"
+        f"{skip_option.format(pattern)}: matches no parameter path; paths "
+        f"begin with {tops}"
       )
 
   def is_skipped(path: str) -> bool:
     path = without_collection(path)
     return any(pattern.search(path) for pattern in compiled)
 
+  if compiled and all(map(is_skipped, [f"params/{path}" for path in paths])):
+    options = " ".join(skip_option.format(p.pattern) for p in compiled)
+    raise UserError(
+      f"{options}: matches every parameter path, which leaves nothing to load; "
+      "shorten it"
+    )
   return is_skipped
 
 
@@ -76,6 +87,7 @@ def fill(
   is_skipped: Callable[[str], bool],
   may_remain: Callable[[str], bool] = lambda name: False,
   input_kernel: str = "",
+  skip_option: str = report.SKIP_ARGUMENT,
 ) -> dict[str, np.ndarray]:
   """Converts `arrays` into all `expected` arrays that are not skipped.
 
@@ -92,6 +104,7 @@ def fill(
     input_kernel: Path of the kernel of the convolution that reads the image.
       Only this kernel may have another number of input channels, see
       `layouts.adapt_input_channels`.
+    skip_option: As in `skip_predicate`.
 
   Returns:
     Paths, and NumPy arrays of the expected shapes and dtypes.
@@ -129,7 +142,9 @@ def fill(
   ]
   if mismatches:
     report.print_mismatches(label, mismatches, unused)
-    raise UserError(report.summarise(label, mismatches, len(expected)))
+    raise UserError(
+      report.summarise(label, mismatches, len(expected), skip_option)
+    )
   report.print_loaded(label, filled, expected, notes)
   return filled
 

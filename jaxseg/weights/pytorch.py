@@ -13,7 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.weights import classification, files, paths, segmentation
+from jaxseg.weights import (
+  classification,
+  files,
+  network_fields,
+  paths,
+  report,
+  segmentation,
+)
 from jaxseg.weights.matching import Entry, fill, skip_predicate
 from jaxseg.weights.name_table import NameTable
 
@@ -30,11 +37,12 @@ TORCH_NAMES = {
 def from_torch(
   model: nn.Module,
   state_dict: Mapping[str, Any],
-  library: str | None = "torchvision",
+  library: str | None = None,
   *,
   skip: Iterable[str] = (),
   in_channels: int = 3,
   label: str = "",
+  skip_option: str = report.SKIP_ARGUMENT,
 ) -> dict:
   """Converts a PyTorch state dict into the variables of a network.
 
@@ -53,6 +61,7 @@ def from_torch(
     in_channels: Number of channels of the images. If it is not 3, the first
       kernel is adapted, see `layouts.adapt_input_channels`.
     label: "FILE into NETWORK", the beginning of every message.
+    skip_option: How the user gives a pattern of `skip`, which stands for {}.
 
   Returns:
     `{"params": ..., "batch_stats": ...}`, nested dicts of NumPy arrays with
@@ -67,7 +76,7 @@ def from_torch(
     lambda: model.init(jax.random.key(0), image, train=False)
   )
   expected = paths.flatten(variables)
-  matches_skip = skip_predicate(skip, expected)
+  matches_skip = skip_predicate(skip, expected, skip_option)
   label = label or f"state dict into {type(_named_module(model)).__name__}"
   is_backbone = classification.is_backbone(model)
 
@@ -76,6 +85,13 @@ def from_torch(
       path = path.replace("/backbone/", "/", 1)
     return matches_skip(path)
 
+  library = choose_library(model, library, state_dict)
+  differences = network_fields.differences(
+    model, describe_original(model, library)
+  )
+  if differences:
+    listed = network_fields.listed(differences)
+    print(f"note: {library}'s network has {listed}", flush=True)
   filled = fill_from_torch(
     model,
     paths.put_in_backbone(expected) if is_backbone else expected,
@@ -84,6 +100,7 @@ def from_torch(
     label=label,
     is_skipped=is_skipped,
     with_head=not is_backbone,
+    skip_option=skip_option,
   )
   if is_backbone:
     filled = paths.take_backbone(filled)
@@ -101,32 +118,54 @@ def _named_module(model: nn.Module) -> nn.Module:
   return getattr(model, "backbone", model)
 
 
-def _name_table(
+def choose_library(
   model: nn.Module, library: str | None, names: Iterable[str]
-) -> NameTable:
-  """Returns a library's names for a network or a backbone.
+) -> str:
+  """Returns the library that a state dict comes from.
 
-  Prints a note if the library's segmentation network computes something else
-  with the same weights.
+  Args:
+    model: As in `from_torch`.
+    library: As in `from_torch`.
+    names: Names of the arrays in the state dict.
+
+  Raises:
+    UserError: The library is unknown or does not have this network.
   """
-  if not isinstance(model, segmentation.NETWORKS):
-    return classification.name_table(_named_module(model), library)
-  library = segmentation.choose_library(model, library, names)
-  differences = segmentation.differences(model, library)
-  if differences:
-    print(f"note: {library}'s network has {', '.join(differences)}", flush=True)
-  return segmentation.name_table(model, library)
+  if isinstance(model, segmentation.NETWORKS):
+    return segmentation.choose_library(model, library, names)
+  return classification.choose_library(_named_module(model), library)
+
+
+def describe_original(
+  model: nn.Module, library: str
+) -> network_fields.Description:
+  """Describes the network of a library that has the same weights as `model`."""
+  if isinstance(model, segmentation.NETWORKS):
+    return segmentation.describe_original(model, library)
+  backbone = _named_module(model)
+  original = classification.describe_original(backbone)
+  if backbone is model:
+    return original
+  return {**network_fields.describe(model), "backbone": original}
+
+
+def _name_table(model: nn.Module, library: str) -> NameTable:
+  """Returns a library's names for a network or a backbone."""
+  if isinstance(model, segmentation.NETWORKS):
+    return segmentation.name_table(model, library)
+  return classification.name_table(_named_module(model), library)
 
 
 def fill_from_torch(
   model: nn.Module,
   expected: Mapping[str, Any],
   state_dict: Mapping[str, Any],
-  library: str | None,
+  library: str,
   *,
   label: str,
   is_skipped: Callable[[str], bool],
   with_head: bool,
+  skip_option: str,
 ) -> dict[str, np.ndarray]:
   """Calls `matching.fill` with the arrays of a PyTorch state dict.
 
@@ -135,11 +174,12 @@ def fill_from_torch(
     expected: Paths of the variables, those of the backbone below "backbone/",
       and arrays or anything else with a shape and a dtype.
     state_dict: Names and tensors or NumPy arrays.
-    library: The library whose names `state_dict` has, as in `from_torch`.
+    library: The library whose names `state_dict` has, from `choose_library`.
     label: "FILE into NETWORK", the beginning of every message.
     is_skipped: Function that returns whether a path is left out.
     with_head: Whether `expected` includes the head. If not, the head in
       `state_dict` is ignored.
+    skip_option: As in `from_torch`.
 
   Returns:
     Paths, and NumPy arrays of the expected shapes and dtypes.
@@ -147,7 +187,7 @@ def fill_from_torch(
   Raises:
     UserError: As in `from_torch`.
   """
-  table = _name_table(model, library, state_dict)
+  table = _name_table(model, library)
   arrays = {
     table.current_name(name): files.as_numpy(value)
     for name, value in state_dict.items()
@@ -176,4 +216,5 @@ def fill_from_torch(
     is_skipped=is_skipped,
     may_remain=may_remain,
     input_kernel=table.input_kernel,
+    skip_option=skip_option,
   )

@@ -11,6 +11,11 @@ from jaxseg.weights.paths import without_collection
 # Number of rows of each kind in the table; the others are counted.
 MAX_ROWS = 12
 KINDS = ("missing", "unexpected", "mis-shaped")
+# How a pattern of paths to leave out, {}, is given in Python, to
+# `jaxseg convert` and in a configuration.
+SKIP_ARGUMENT = "skip=('{}',)"
+SKIP_FLAG = "--skip={}"
+SKIP_FIELD = "--config.init.skip=\"('{}',)\""
 NOT_IN_LIBRARY = "not part of this library's network"
 
 
@@ -81,30 +86,37 @@ def print_mismatches(
   print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def summarise(label: str, mismatches: Sequence[Mismatch], total: int) -> str:
+def summarise(
+  label: str, mismatches: Sequence[Mismatch], total: int, skip_option: str
+) -> str:
   """Returns one line with the number of mismatches and the likely fix.
 
   Args:
     label: "FILE into NETWORK".
     mismatches: All of them.
     total: Number of arrays of the network.
+    skip_option: How the user leaves out the paths that match {}.
   """
   kinds = [row.kind for row in mismatches]
   counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in KINDS)
-  return f"{label}: {counts} of {total} arrays; {_fix(mismatches, total)}"
+  fix = _fix(mismatches, total, skip_option)
+  return f"{label}: {counts} of {total} arrays; {fix}"
 
 
-def _fix(mismatches: Sequence[Mismatch], total: int) -> str:
+def _fix(mismatches: Sequence[Mismatch], total: int, skip_option: str) -> str:
   kinds = [row.kind for row in mismatches]
-  tops = {row.name.split("/")[0] for row in mismatches}
-  if set(kinds) == {"mis-shaped"} and len(tops) == 1 and "backbone" not in tops:
-    top = next(iter(tops))
+  layers = {row.name.rpartition("/")[0] for row in mismatches}
+  names = {layer.rpartition("/")[2] for layer in layers}
+  outside = not any(layer.startswith("backbone/") for layer in layers)
+  if set(kinds) == {"mis-shaped"} and len(names) == 1 and outside:
+    (layer,) = names
     return (
-      f"if the number of classes differs, leave {top!r} fresh with "
-      f"skip=({top!r},)"
+      f"if the number of classes differs, leave {layer!r} fresh with "
+      f"{skip_option.format(layer)}"
     )
   if all(row.note == NOT_IN_LIBRARY for row in mismatches):
-    return "see the table above; leave parts of the network out with skip"
+    part = skip_option.format("REGEX")
+    return f"see the table above; leave parts of the network out with {part}"
   if len(kinds) - kinds.count("unexpected") > total / 2:
     return "the file holds another network, or one of another width"
   return "see the table above"

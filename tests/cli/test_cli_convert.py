@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from jaxseg import cli, models
+from jaxseg import backbones, cli, models
 from jaxseg.cli import config_options, convert
 from jaxseg.errors import UserError
 from jaxseg.runs.network import create_model
-from jaxseg.weights import segmentation
+from jaxseg.weights import classification, network_fields, segmentation
 
 # Fields that Flax sets, those that the run sets, and the compared backbone.
 UNCOMPARED = {"parent", "name", "dtype", "param_dtype", "norm", "backbone"}
@@ -38,6 +38,24 @@ def test_printed_options_build_the_network_of_the_library(library, name):
     assert type(ours) is type(theirs)
     for field in type(theirs).__dataclass_fields__.keys() - UNCOMPARED:
       assert getattr(ours, field) == getattr(theirs, field), field
+
+
+def test_printed_options_build_a_backbone_that_fits_the_classifier():
+  kinds = {
+    kind for tables in classification.LIBRARIES.values() for kind in tables
+  }
+  for name, entry in backbones.BACKBONES.items():
+    if entry.func not in kinds:
+      continue
+    fields = {"backbone": {"name": name}}
+    file, *overrides = convert.train_options("unet_backbone", fields)
+    config = config_options.read(file.removeprefix("--config="))
+    assert not overrides
+    config.data.class_names = ("a", "b")
+    backbone = create_model(config).backbone
+    classifier = models.create("classifier", num_classes=2, **fields)
+    original = network_fields.describe(classifier.backbone)
+    assert network_fields.differences(backbone, original) == [], name
 
 
 def test_fields_can_be_overridden():
@@ -79,7 +97,7 @@ def test_json_is_one_object(monkeypatch, tmp_path, capsys):
     return {}
 
   monkeypatch.setattr(convert.weights, "from_torch", from_torch)
-  monkeypatch.setattr(convert.weights, "save", lambda path, variables: None)
+  monkeypatch.setattr(convert.weights, "save", lambda *args: None)
   argv = ["convert", "--model=unet", "--library=milesial", "--num-classes=3"]
   assert cli.main([*argv, "--json", "a.pth", "b.npz"]) == 0
   captured = capsys.readouterr()

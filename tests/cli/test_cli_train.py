@@ -1,6 +1,7 @@
 """train: what it passes to the loop, its work directory, JSON, train.py."""
 
 import json
+import os
 from pathlib import Path
 import runpy
 import sys
@@ -37,6 +38,17 @@ def test_config_words_and_fields_reach_the_loop(trained):
   ((config, workdir),) = trained
   assert workdir == "w" and config["data"]["name"] == "folder"
   assert config["train"]["steps"] == 7 and config["model"]["bins"] == (1, 3)
+
+
+def test_skipping_without_weights_is_refused(trained, capsys, monkeypatch):
+  monkeypatch.setattr(os, "_exit", sys.exit)
+  word = "--config.init.skip=('head',)"
+  with pytest.raises(SystemExit, match="2"):
+    cli.main(["train", CONFIG, word])
+  assert "add --config.init.model=FILE or" in capsys.readouterr().err
+  cli.main(["train", CONFIG, word, "--config.init.backbone=w.npz"])
+  cli.main(["train", CONFIG, "--config.init.model="])
+  assert len(trained) == 2
 
 
 def test_default_work_directory_has_name_and_words(trained):

@@ -7,9 +7,7 @@ from jaxseg import cli, weights
 
 def test_convert_writes_what_init_reads(resnet18_file, tmp_path, capsys):
   out = tmp_path / "resnet18.safetensors"
-  cli.main(
-    ["convert", "--model=resnet18", "--num-classes=2", resnet18_file, str(out)]
-  )
+  cli.main(["convert", "--model=resnet18", resnet18_file, str(out)])
   # torchvision's 11,689,512 with 1000 classes: 998 * 513 less.
   assert "11,177,538 of 11,177,538 parameters" in capsys.readouterr().out
   assert "stem" in weights.load(out)["params"]["backbone"]
@@ -18,7 +16,11 @@ def test_convert_writes_what_init_reads(resnet18_file, tmp_path, capsys):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    (["--model=resnet18"], "leave 'head' fresh"),
+    (["--model=resnet18", "--num-classes=5"], "has 2 classes; leave out this"),
+    (["--model=resnet18", "--num-classes=-1"], "expected 1 or more"),
+    (["--model=resnet18", "--skip=.*"], "--skip=.*: matches every parameter"),
+    (["--model=resnet18", "--skip=haed"], "--skip=haed: matches no parameter"),
+    (["--model=unet"], "the file holds another network"),
     (["--model=resnet19"], "did you mean 'resnet18'"),
     (["--model=resnet18", "--library=tensorflow"], "known: timm, torchvision"),
   ],
@@ -37,7 +39,6 @@ def test_errors_are_one_line_and_write_nothing(
 
 def test_skip_leaves_out_the_head(resnet18_file, tmp_path):
   out = tmp_path / "out.npz"
-  cli.main(
-    ["convert", "--model=resnet18", "--skip=head", resnet18_file, str(out)]
-  )
+  words = ["--model=resnet18", "--skip=head", "--num-classes=9"]
+  cli.main(["convert", *words, resnet18_file, str(out)])
   assert list(weights.load(out)["params"]) == ["backbone"]

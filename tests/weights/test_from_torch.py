@@ -117,7 +117,7 @@ def test_nothing_is_loaded_when_something_is_unexpected(
 def test_wrong_class_count_names_the_fix(state_dict, capsys):
   model = models.create("classifier", num_classes=21, backbone=SMALL)
   error, report = refused(capsys, model, state_dict, label="w.pth")
-  assert "w.pth" in error and "skip=('head',)" in error
+  assert "w.pth" in error and "skip=('classifier',)" in error
   assert any("file (32, 5), here (32, 21)" in line for line in report)
 
 
@@ -156,7 +156,7 @@ def test_unknown_libraries_and_patterns(classifier, state_dict):
       weights.from_torch(classifier, state_dict, **kwargs)
   xception = backbones.create("xception41")
   with pytest.raises(UserError, match="no Xception; expected timm"):
-    weights.from_torch(xception, state_dict)
+    weights.from_torch(xception, state_dict, "torchvision")
 
 
 @pytest.mark.parametrize("channels", [1, 4])

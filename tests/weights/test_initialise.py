@@ -7,6 +7,7 @@ import pytest
 
 from jaxseg import models, weights
 from jaxseg.errors import UserError
+from jaxseg.weights import network_fields
 
 SMALL = {"name": "resnet18", "width": 4}
 CONV7 = {**SMALL, "stem": "conv7", "output_stride": 8}
@@ -45,7 +46,8 @@ def shapes(network):
 def converted(classifier, state_dict, tmp_path):
   """Writes the file of a converted classification network."""
   path = tmp_path / "resnet18.npz"
-  weights.save(path, weights.from_torch(classifier, state_dict))
+  variables = weights.from_torch(classifier, state_dict)
+  weights.save(path, variables, network_fields.describe(classifier))
   return str(path)
 
 
@@ -109,6 +111,29 @@ def test_model_from_a_file_and_from_a_work_directory(network, fresh, tmp_path):
   assert seen == [str(tmp_path)]
 
 
+def test_a_network_that_computes_something_else_is_refused(
+  network, fresh, state_dict, converted, tmp_path, capsys
+):
+  """The fields of a file, and those of the library of a file without any."""
+  path = str(tmp_path / "w.safetensors")
+  original = network.clone(bins=(2,))
+  weights.save(path, fresh, network_fields.describe(original))
+  wanted = r"init.model=\S+: .* set '--config.model.bins=\(2,\)', or "
+  with pytest.raises(UserError, match=wanted):
+    weights.initialise(network, fresh, model=path)
+  assert_equal(weights.initialise(original, fresh, model=path), fresh)
+  weights.initialise(network, fresh, model=path, changed=("bins",))
+  assert "bins=(2,) ((1,) here)" in capsys.readouterr().out
+  backbone = network.backbone.clone(ceil_mode=True)
+  adapted = network.clone(backbone=backbone)
+  raw = str(tmp_path / "raw.npz")
+  np.savez(raw, **state_dict)
+  for file in (raw, converted):
+    weights.initialise(adapted, fresh, backbone=file)
+    noted = capsys.readouterr().out.splitlines()[0]
+    assert noted.endswith("with backbone.ceil_mode=False (True here)")
+
+
 def test_another_class_count_with_skip(network, fresh, tmp_path):
   other = jax.tree.map(lambda a: a + 1, fresh)
   for room in ("head", "aux_head"):
@@ -118,7 +143,8 @@ def test_another_class_count_with_skip(network, fresh, tmp_path):
     }
   path = str(tmp_path / "w.npz")
   weights.save(path, other)
-  with pytest.raises(UserError, match="4 mis-shaped"):
+  wanted = r"4 mis-shaped .* --config.init.skip=\"\('classifier',\)\""
+  with pytest.raises(UserError, match=wanted):
     weights.initialise(network, fresh, model=path)
   variables = weights.initialise(
     network, fresh, model=path, skip=("head/classifier",)
@@ -145,7 +171,9 @@ def test_a_backbone_that_cannot_be_loaded_is_an_error(
     ("no such weight file", network, fresh, {"backbone": "missing.npz"}),
     ("is a directory", network, fresh, {"backbone": str(tmp_path)}),
     # PSPNet's own deep stem has three convolutions, the file one.
-    ("missing", other, shapes(other), {}),
+    ("--config.model.backbone.stem=conv7", other, shapes(other), {}),
+    ("missing", other, shapes(other), {"changed": ("backbone.stem",)}),
+    ("did you mean 'bins'", network, fresh, {"changed": ("bin",)}),
   ]:
     with pytest.raises(UserError, match=error):
       weights.initialise(module, variables, **{"backbone": converted, **fields})

@@ -7,20 +7,20 @@ have in common.
 
 - `libraries` finds the library that a weight file comes from.
 - `recognition` finds the fields of the network in a file.
-- `differences` finds the fields of a network that change the outputs for the
-  same weights.
+- `originals` describes the library's network, with which ours is compared.
 
 A library's network that no fields of jaxseg reproduce is refused.
 """
 
-from jaxseg.weights.segmentation.differences import differences
 from jaxseg.weights.segmentation.libraries import (
   FIELDS,
   LIBRARIES,
   NETWORKS,
   choose_library,
   name_table,
+  recognise_library,
 )
+from jaxseg.weights.segmentation.originals import describe_original
 from jaxseg.weights.segmentation.recognition import (
   recognise_fields,
   recognise_resnet,
@@ -31,8 +31,9 @@ __all__ = [
   "LIBRARIES",
   "NETWORKS",
   "choose_library",
-  "differences",
+  "describe_original",
   "name_table",
   "recognise_fields",
+  "recognise_library",
   "recognise_resnet",
 ]

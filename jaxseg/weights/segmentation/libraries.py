@@ -84,6 +84,17 @@ def choose_library(
   return library
 
 
+def recognise_library(name: str, names: Iterable[str]) -> str:
+  """Returns the library that a weight file of a network comes from.
+
+  Args:
+    name: Key of `MODELS`, in `FIELDS` of some library.
+    names: Names of the arrays in the file.
+  """
+  candidates = [library for library in FIELDS if name in FIELDS[library]]
+  return _most_likely(candidates, list(names))
+
+
 def _most_likely(candidates: list[str], names: list[str]) -> str:
   def matches(library: str) -> int:
     return sum(name.startswith(_PREFIXES[library]) for name in names)

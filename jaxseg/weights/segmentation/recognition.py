@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from jaxseg.backbones.resnet import RESNETS
+from jaxseg.models.unet import UNet
 from jaxseg.weights.segmentation.libraries import FIELDS
 
 # Names, in any of the libraries, of the kernel that computes the logits.
@@ -12,14 +13,14 @@ _CLASSIFIERS = (
   r"(classifier\.4|classifier\.classifier\.[34]|cls\.4|outc\.conv"
   r"|segmentation_head\.0)\.weight"
 )
-# Number of classes of a file without any of these kernels.
-_DEFAULT_CLASSES = 21
 
 
 def recognise_fields(
   name: str, library: str, arrays: Mapping[str, Any], backbone: str = ""
 ) -> dict[str, Any]:
-  """Returns the fields of the network in a file, with the number of classes.
+  """Returns the fields of the network in a file.
+
+  "num_classes" is missing if the file has no layer that computes logits.
 
   Args:
     name: Key of `MODELS`.
@@ -31,21 +32,37 @@ def recognise_fields(
   fields = dict(FIELDS.get(library, {}).get(name, {}))
   if name == "deeplab_v3" and library == "torchvision":
     fields["auxiliary"] = any(n.startswith("aux_classifier.") for n in arrays)
-  if name == "unet" and "up1.up.weight" not in arrays:
-    fields["upsample"] = "bilinear"
+  if name == "unet":
+    fields |= _recognise_unet(arrays)
   backbone = backbone or recognise_resnet(arrays)
   if backbone and name != "unet":
     fields["backbone"] = {"name": backbone, **fields.get("backbone", {})}
     if name == "unet_backbone" and backbone.startswith("vgg"):
       fields["centre"] = True
-  return {**fields, "num_classes": _num_classes(arrays)}
+  for kernel, value in arrays.items():
+    if re.fullmatch(_CLASSIFIERS, kernel):
+      fields["num_classes"] = int(value.shape[0])
+  return fields
 
 
-def _num_classes(arrays: Mapping[str, Any]) -> int:
-  for name, value in arrays.items():
-    if re.fullmatch(_CLASSIFIERS, name):
-      return int(value.shape[0])
-  return _DEFAULT_CLASSES
+def _recognise_unet(arrays: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the fields of a U-Net of milesial's by the shapes of its kernels.
+
+  The features are those of each level of the contracting path. Bilinear
+  upsampling halves them at the coarsest level.
+  """
+  kernels = ["inc.double_conv.3.weight"]
+  while kernels[-1] in arrays:
+    down = f"down{len(kernels)}.maxpool_conv.1.double_conv.3.weight"
+    kernels.append(down)
+  features = tuple(int(arrays[kernel].shape[0]) for kernel in kernels[:-1])
+  fields = {}
+  if "up1.up.weight" not in arrays:
+    fields["upsample"] = "bilinear"
+    features = (*features[:-1], 2 * features[-1]) if features else ()
+  if len(features) > 1 and features != UNet.features:
+    fields["features"] = features
+  return fields
 
 
 def recognise_resnet(names: Iterable[str]) -> str:
