@@ -311,7 +311,11 @@ with Interruption() as interruption:
 
 @pytest.mark.parametrize(
   "number",
-  [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM],
+  [
+    pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    signal.SIGTERM,
+  ],
 )
 def test_all_processes_stop_after_the_same_step(number):
   with socket.socket() as s:

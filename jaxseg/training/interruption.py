@@ -1,12 +1,14 @@
-"""Lets the current step finish and be saved after Ctrl-C or SIGTERM.
+"""Lets the current step finish and be saved after Ctrl-C, SIGTERM or SIGHUP.
 
-A single process stops after the current step. Several processes must stop
-after the same step: JAX's preemption service tells every process about a
-SIGTERM to any of them, and picks a step that none has reached yet.
+SIGHUP is what a program receives when its terminal closes, as at the end of an
+ssh connection. A single process stops after the current step. Several processes
+must stop after the same step: JAX's preemption service tells every process
+about a SIGTERM to any of them, and picks a step that none has reached yet.
 """
 
 import os
 import signal
+import stat
 
 import jax
 from jax.experimental import multihost_utils
@@ -31,6 +33,10 @@ class Interruption:
     if not self._is_distributed:
       # With several processes this handler belongs to JAX.
       numbers.append(signal.SIGTERM)
+    # `nohup` ignores SIGHUP, and Windows does not have it.
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup and signal.getsignal(hangup) != signal.SIG_IGN:
+      numbers.append(hangup)
     self._previous = {n: signal.signal(n, self._record) for n in numbers}
     return self
 
@@ -42,6 +48,8 @@ class Interruption:
     if self.signal and number == signal.SIGINT:
       raise KeyboardInterrupt
     self.signal = number
+    if number not in (signal.SIGINT, signal.SIGTERM):
+      _discard_output_without_terminal()
     if self._is_distributed:
       # JAX's preemption service reacts to SIGTERM only.
       os.kill(os.getpid(), signal.SIGTERM)
@@ -57,3 +65,17 @@ class Interruption:
     if stop and not self.signal:
       self.signal = signal.SIGTERM
     return stop
+
+
+def _discard_output_without_terminal() -> None:
+  """Redirects standard output and error if their terminal has closed.
+
+  Every message would be an error there, and the step would not be saved.
+  """
+  for stream in (1, 2):
+    # A closed terminal is a character device that is no terminal any more.
+    is_device = stat.S_ISCHR(os.fstat(stream).st_mode)
+    if is_device and not os.isatty(stream):
+      nowhere = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(nowhere, stream)
+      os.close(nowhere)
