@@ -189,3 +189,8 @@ def _check(config: ConfigDict, workdir: epath.Path) -> None:
     config_check.check(config, training=False)
   except UserError as error:
     raise UserError(f"{workdir}/config.json: {error}") from None
+  if not config.data.class_names:
+    raise UserError(
+      f"{workdir}/config.json: data.class_names is empty; expected the classes "
+      "that training wrote: restore the file from a copy"
+    )

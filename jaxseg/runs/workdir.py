@@ -101,6 +101,8 @@ def load_config(workdir: epath.PathLike) -> ConfigDict:
   for section in _REQUIRED:
     if section not in tree:
       raise _config_error(path, f"the section {section!r} is missing")
+  if not isinstance(tree["model"].get("name"), str):
+    raise _config_error(path, "model.name is missing")
   return ConfigDict(_merge(defaults, _tuples(tree))).lock()
 
 
@@ -169,7 +171,8 @@ def claim(config: ConfigDict, workdir: epath.PathLike) -> None:
       work directory holds, or says that its config.json is lost.
   """
   workdir = files.to_path(workdir)
-  check_folder(workdir / "checkpoints")
+  for name in ("checkpoints", "pictures"):
+    check_folder(workdir / name)
   if _exists(workdir / "config.json"):
     _check_same(config, workdir)
   elif steps := saved_steps(workdir / "checkpoints"):

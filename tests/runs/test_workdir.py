@@ -10,7 +10,7 @@ import pytest
 from jaxseg.config import base
 from jaxseg.data import contents, sources
 from jaxseg.errors import UserError
-from jaxseg.runs import lock
+from jaxseg.runs import checksums, lock
 from jaxseg.runs import workdir as workdirs
 
 
@@ -102,6 +102,7 @@ DAMAGED_CONFIGS = {
     b'{"model": {}, "data": {}, "loss": {"heads": [1]}}',
     "the section 'loss.heads' is no JSON object",
   ),
+  "no_name": (b'{"model": {}, "data": {}}', "model.name is missing"),
   "no_model": (b'{"data": {}}', "the section 'model' is missing"),
 }
 
@@ -173,10 +174,17 @@ def test_two_runs_cannot_share_a_work_directory(tmp_path):
     pass
 
 
-def test_an_object_store_has_no_lock(bucket):
+def test_an_object_store_has_checksums_and_no_lock(bucket):
+  folder = bucket / "run" / "default"
+  (folder / "d" / "x").write_bytes(b"abc")
+  (folder / "y").write_bytes(b"12345")
+  checksums.write(folder)
+  assert checksums.find_damage(folder) is None
+  (folder / "d" / "x").write_bytes(b"abd")
+  assert checksums.find_damage(folder) == "d/x: changed since it was written"
   with lock.locked(bucket / "run"):
     pass
-  assert not (bucket / "run").exists()
+  assert not (bucket / "run" / ".lock").exists()
 
 
 def test_changed_data_is_refused(tiny_folder, tmp_path, capsys):

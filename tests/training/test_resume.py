@@ -1,6 +1,8 @@
 """An interrupted run ends with the same bits as an uninterrupted one."""
 
 import json
+import os
+import shutil
 import signal
 import time
 
@@ -80,6 +82,28 @@ def test_kill_9_and_again_equals_never_killed(
   assert "from step 4" in again.stdout + again.stderr
   assert_identical(tmp_path / "whole", killed)
   assert losses(tmp_path / "whole") == losses(killed)
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_costs_its_steps_and_nothing_else(
+  train_command, run_process, tmp_path
+):
+  whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+  fields = (*FIELDS, "--config.data.loader=resident")
+  result = run_process(train_command(whole, *fields))
+  assert result.returncode == 0, result.stderr
+  shutil.copytree(whole, damaged)
+  folder = damaged / "checkpoints" / "8" / "default"
+  files = [path for path in folder.rglob("*") if path.is_file()]
+  largest = max(files, key=lambda path: path.stat().st_size)
+  os.truncate(largest, 1000)
+  again = run_process(train_command(damaged, *fields))
+  assert again.returncode == 0, again.stderr
+  found = f"checkpoint 8 is damaged (default/{largest.relative_to(folder)}: tr"
+  assert found in again.stderr
+  assert "continuing from step 4" in again.stderr
+  assert_identical(whole, damaged)
+  assert losses(whole) == losses(damaged)
 
 
 @pytest.mark.parametrize(
