@@ -274,6 +274,24 @@ class Checkpoints:
       "train in another --workdir"
     )
 
+  def is_intact(self, step: int) -> bool:
+    """Returns whether there is a checkpoint of a step without damage."""
+    if step not in self.steps():
+      return False
+    try:
+      with _read_errors(self._directory / str(step)):
+        self._check_files(step)
+    except DamagedError:
+      return False
+    return True
+
+  def _check_files(self, step: int) -> None:
+    """Raises DamagedError if a file of a checkpoint is damaged."""
+    self._score(step)
+    folder = self._directory / str(step) / "default"
+    if damage := checksums.find_damage(folder):
+      raise _damaged(step, f"default/{damage}")
+
   def _read(self, step: int, read: Callable[[epath.Path], Any]) -> Any:
     """Checks the files of a checkpoint and reads its arrays.
 
@@ -284,9 +302,7 @@ class Checkpoints:
     """
     folder = self._directory / str(step) / "default"
     with _read_errors(folder.parent):
-      self._score(step)
-      if damage := checksums.find_damage(folder):
-        raise _damaged(step, f"default/{damage}")
+      self._check_files(step)
       try:
         return read(folder)
       except Exception as error:

@@ -1,38 +1,42 @@
 """The training loop, from a configuration to a trained network."""
 
+from collections.abc import Callable
+import contextlib
 import functools
 import itertools
 import time
-from typing import Any
 
 from etils import epath
 import jax
 from ml_collections import ConfigDict
 import numpy as np
-from tqdm import tqdm
 
 from jaxseg import files, sharding
 from jaxseg.errors import UserError
 from jaxseg.runs.checkpoints import Checkpoints
 from jaxseg.runs.lock import locked
 from jaxseg.runs.workdir import claim, claim_data
-from jaxseg.training import setup
+from jaxseg.tasks.task import Scores
+from jaxseg.training import final_scores, setup
 from jaxseg.training.batch_stats import make_recompute_batch_stats
 from jaxseg.training.interruption import Interruption
-from jaxseg.training.reports import Reports
+from jaxseg.training.progress import Progress, report
+from jaxseg.training.reports import Reports, picture_path
 from jaxseg.training.setup import Experiment
 from jaxseg.training.state import TrainState
 from jaxseg.training.step import train_step
 from jaxseg.training.validation import Validation
 
+Evaluate = Callable[[TrainState, int], tuple[TrainState, Scores]]
 
-def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
+
+def train(config: ConfigDict, workdir: epath.PathLike) -> Scores:
   """Trains to `config.train.steps`, or continues the run in `workdir`.
 
   Args:
     config: A configuration. Fields that depend on the data are completed.
     workdir: Work directory, which receives config.json, checkpoints/,
-      metrics.jsonl, TensorBoard events and pictures/.
+      metrics.jsonl, scores.json, TensorBoard events and pictures/.
 
   Returns:
     The scores of the final state on the evaluation split.
@@ -45,6 +49,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
   mesh = sharding.mesh_for_training(
     config.train.batch_size, config.optimizer.accumulate
   )
+  report(f"opening the data set {config.data.name}")
   experiment = setup.create(config, mesh)
   if jax.process_index() != 0:
     return _train(experiment, mesh, workdir)
@@ -58,96 +63,152 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
 
 def _train(
   experiment: Experiment, mesh: jax.sharding.Mesh, workdir: epath.Path
-) -> dict[str, Any]:
+) -> Scores:
   """Trains in a work directory that belongs to this run; see `train`."""
-  options = experiment.options
-  is_first_process = jax.process_index() == 0
-  _print(experiment.description)
-
+  config, options = experiment.config, experiment.options
+  report(experiment.description)
   checkpoints = Checkpoints(
     workdir, keep_last=options.keep_last, metric=experiment.task.metric
   )
-  if checkpoints.latest_step() is None:
-    state = experiment.first_state(mesh)
-  else:
-    state = checkpoints.restore(experiment.fresh_state(mesh))
-    _print(f"continuing {workdir} from step {int(state.step)}")
-  first_step, last_step = int(state.step), options.steps
+  scores = None
+  if checkpoints.is_intact(options.steps):
+    report(f"nothing left to train: {workdir} has all {options.steps} steps")
+    scores = final_scores.read(workdir, config, options.steps)
+  if scores is None:
+    scores = _run(experiment, mesh, workdir, checkpoints)
+    if jax.process_index() == 0:
+      final_scores.write(scores, workdir, config, options.steps)
+  report(experiment.task.table(scores))
+  best = checkpoints.best_step()
+  best = "no step has a score" if best is None else f"best: step {best}"
+  report(f"work directory: {workdir} ({best})")
+  if options.picture_count:
+    report(f"picture: {picture_path(workdir, options.steps)}")
+  return scores
+
+
+def _run(
+  experiment: Experiment,
+  mesh: jax.sharding.Mesh,
+  workdir: epath.Path,
+  checkpoints: Checkpoints,
+) -> Scores:
+  """Takes the steps that are left and returns the scores of the final state."""
+  last_step = experiment.options.steps
+  state = _initial_state(experiment, mesh, checkpoints)
+  first_step = int(state.step)
   reports = Reports(
     experiment.dataset,
     workdir,
     resume_step=first_step,
-    enabled=is_first_process,
+    enabled=jax.process_index() == 0,
   )
-  batches = train_batches(experiment, mesh, start_step=first_step)
-  batch = next(batches)
-  # Created before the step is compiled, because it checks fields and compiling
-  # takes a while.
+  with contextlib.closing(reports):
+    # Created before the step is compiled, because it checks fields and
+    # compiling takes a while.
+    evaluate = make_evaluate(experiment, mesh, reports)
+    if first_step < last_step:
+      scores = _take_steps(
+        experiment, mesh, state, evaluate, reports, checkpoints
+      )
+    else:
+      _, scores = evaluate(state, last_step)
+  checkpoints.close()
+  return scores
+
+
+def _initial_state(
+  experiment: Experiment, mesh: jax.sharding.Mesh, checkpoints: Checkpoints
+) -> TrainState:
+  """Returns the state of the newest checkpoint, or that of a new run."""
+  if checkpoints.latest_step() is None:
+    report("creating the initial state")
+    return experiment.first_state(mesh)
+  state = checkpoints.restore(experiment.state_shapes(mesh))
+  report(f"continuing from the checkpoint of step {int(state.step)}")
+  return state
+
+
+def make_evaluate(
+  experiment: Experiment, mesh: jax.sharding.Mesh, reports: Reports
+) -> Evaluate:
+  """Returns a function that evaluates a train state after a step.
+
+  It returns the state, with recomputed batch statistics if
+  `train.norm_batches` is set, and its scores.
+  """
   validate = Validation(experiment, mesh, reports)
-  steps = range(first_step + 1, last_step + 1)
-  step_fn = compile_step(experiment, mesh, state, batch) if steps else None
   recompute_batch_stats = make_recompute_batch_stats(
     experiment.model,
     experiment.task,
     seed=experiment.seed,
     parts=experiment.parts,
-    count=options.norm_batches,
+    count=experiment.options.norm_batches,
     mesh=mesh,
   )
 
-  scores, pending = None, None
-  bar = tqdm(
-    total=last_step,
-    initial=first_step,
-    desc="train",
-    unit="step",
-    disable=not is_first_process,
-    dynamic_ncols=True,
-  )
-  with Interruption() as interruption, bar:
-    throughput = Throughput(first_step)
-    for step in steps:
+  def evaluate(state: TrainState, step: int) -> tuple[TrainState, Scores]:
+    if experiment.options.norm_batches:
+      following = train_batches(experiment, mesh, start_step=step)
+      state = recompute_batch_stats(state, following)
+    scores = validate(state, step)
+    report(f"step {step}: {experiment.task.headline(scores)}")
+    return state, scores
+
+  return evaluate
+
+
+def _take_steps(
+  experiment: Experiment,
+  mesh: jax.sharding.Mesh,
+  state: TrainState,
+  evaluate: Evaluate,
+  reports: Reports,
+  checkpoints: Checkpoints,
+) -> Scores:
+  """Takes all steps after those of `state`.
+
+  Returns:
+    The scores after the last step.
+
+  Raises:
+    SystemExit: A signal asked to stop. The step that it came in was finished
+      and saved, and evaluated if that was due.
+  """
+  options, first_step = experiment.options, int(state.step)
+  batches = train_batches(experiment, mesh, start_step=first_step)
+  batch = next(batches)
+  step_fn = compile_step(experiment, mesh, state, batch)
+  progress = Progress(first_step, options.steps)
+  pending = scores = None
+  with Interruption() as interruption, progress:
+    for step in range(first_step + 1, options.steps + 1):
       state, metrics = step_fn(state, batch)
       # The loss of the previous step is read while this step runs.
       check_finite(experiment, pending)
       pending = (step, metrics, batch["index"])
       batch = next(batches)
-      bar.update()
+      progress.advance()
 
-      if is_due(step, options.log_every) or step == last_step:
+      is_last = step == options.steps
+      if is_last or is_due(step, options.log_every):
         check_finite(experiment, pending)
-        values = logged_values(experiment, metrics, step, throughput)
-        bar.set_postfix(loss=f"{values['loss']:.3f}")
+        values = logged_values(experiment, metrics, step, progress)
         reports.scalars(step, "train", values)
-        throughput.restart(step)
-
-      scores = None
       stop = interruption.should_stop(step)
-      if not stop and (is_due(step, options.eval_every) or step == last_step):
-        if options.norm_batches:
-          following = train_batches(experiment, mesh, start_step=step)
-          state = recompute_batch_stats(state, following)
-        scores = validate(state, step)
-        _print(f"step {step}: {experiment.task.headline(scores)}")
-        throughput.restart(step)
-      if stop or scores or is_due(step, options.checkpoint_every):
+      is_evaluated = is_last or is_due(step, options.eval_every)
+      if stop or is_evaluated or is_due(step, options.checkpoint_every):
         check_finite(experiment, pending)
+        scores = None
+        if is_evaluated:
+          # Also before a stop: the continued run does not repeat this step.
+          state, scores = evaluate(state, step)
         checkpoints.save(state, scores)
-      if stop:
+        progress.restart(step)
+      if stop and not is_last:
         checkpoints.close()
-        _print(f"saved at step {step}; the same command continues from there")
+        report(f"saved at step {step}; the same command continues from there")
         raise SystemExit(128 + interruption.signal)
-
-  checkpoints.close()
-  if scores is None:
-    scores = validate(state, last_step)
-  reports.close()
-  _print(experiment.task.table(scores))
-  best = checkpoints.best_step()
-  best = "no step has a score" if best is None else f"best: step {best}"
-  _print(f"work directory: {workdir} ({best})")
-  if options.picture_count:
-    _print(f"picture: {reports.picture_path(last_step)}")
   return scores
 
 
@@ -161,27 +222,11 @@ def is_due(step: int, every: int) -> bool:
   return every > 0 and step % every == 0
 
 
-class Throughput:
-  """Measures the steps per second since the last log line or evaluation."""
-
-  def __init__(self, step: int):
-    """Starts to measure after `step`."""
-    self.restart(step)
-
-  def restart(self, step: int) -> None:
-    """Starts again after `step`."""
-    self._time, self._step = time.perf_counter(), step
-
-  def steps_per_second(self, step: int) -> float:
-    """Returns the mean until `step`, which has just finished."""
-    return (step - self._step) / (time.perf_counter() - self._time)
-
-
 def logged_values(
   experiment: Experiment,
   metrics: dict[str, jax.Array],
   step: int,
-  throughput: Throughput,
+  progress: Progress,
 ) -> dict[str, float]:
   """Returns the values that metrics.jsonl records of a training step.
 
@@ -189,10 +234,10 @@ def logged_values(
     experiment: Experiment with the schedule and the batch size.
     metrics: Metrics that the step returned.
     step: Number of steps taken.
-    throughput: Speed of the steps since the last log line.
+    progress: Progress, which shows the loss and measures the speed.
   """
-  speed = throughput.steps_per_second(step)
   values = {key: float(value) for key, value in metrics.items()}
+  speed = progress.log(step, values["loss"])
   values["learning_rate"] = float(experiment.learning_rate(step - 1))
   values["images_per_second"] = speed * experiment.options.batch_size
   return values
@@ -246,6 +291,7 @@ def compile_step(
     ema_decay=experiment.ema_decay,
   )
   replicated, split = sharding.replicated(mesh), sharding.batch_split(mesh)
+  report("compiling the training step")
   started = time.perf_counter()
   compiled = (
     jax.jit(
@@ -257,7 +303,7 @@ def compile_step(
     .lower(state, batch)
     .compile()
   )
-  _print(
+  report(
     f"step compiled for {mesh.size} {mesh.devices.flat[0].platform} device(s) "
     f"in {time.perf_counter() - started:.1f} s"
   )
@@ -296,9 +342,3 @@ def check_finite(
     "config.optimizer.learning_rate, add warm-up, or set "
     "config.optimizer.clip_norm, and check these files"
   )
-
-
-def _print(text: str) -> None:
-  """Prints a line above the progress bar, in the first process only."""
-  if jax.process_index() == 0:
-    tqdm.write(text)

@@ -11,6 +11,11 @@ from jaxseg.evaluation import pictures
 from jaxseg.runs.metrics_log import MetricsLog, tensorboard_writer
 
 
+def picture_path(workdir: epath.Path, step: int) -> epath.Path:
+  """Returns the path of the picture of a step."""
+  return workdir / "pictures" / f"step_{step:06d}.png"
+
+
 class Reports:
   """Writes scalars and pictures into a work directory."""
 
@@ -54,10 +59,6 @@ class Reports:
     for key, value in values.items():
       self._writer.add_scalar(f"{split}/{key}", value, step)
 
-  def picture_path(self, step: int) -> epath.Path:
-    """Returns the path of the picture of a step."""
-    return self._workdir / "pictures" / f"step_{step:06d}.png"
-
   def picture(
     self,
     step: int,
@@ -83,7 +84,7 @@ class Reports:
       class_names=self._dataset.class_names,
       ignore_label=self._dataset.ignore_label,
     )
-    pictures.save(self.picture_path(step), grid)
+    pictures.save(picture_path(self._workdir, step), grid)
     self._writer.add_image(
       "image | truth | prediction", np.asarray(grid), step, dataformats="HWC"
     )

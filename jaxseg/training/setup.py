@@ -5,7 +5,6 @@ below them take the values that it builds.
 """
 
 import dataclasses
-import functools
 import sys
 from typing import Any
 
@@ -16,6 +15,7 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxseg import config_check, data, sharding, tasks, weights
+from jaxseg.errors import UserError
 from jaxseg.evaluation import inference
 from jaxseg.evaluation.inference import Inference
 from jaxseg.runs.network import create_model, trace
@@ -84,17 +84,32 @@ class Experiment:
     """Shape of a batch of one training crop."""
     return (1, *self.image_size, 3)
 
-  def fresh_state(self, mesh: jax.sharding.Mesh) -> TrainState:
-    """Returns a random initial state, created on the devices of the mesh."""
-    init = functools.partial(
-      create_state,
+  def _create_state(self) -> TrainState:
+    """Returns a random initial state."""
+    return create_state(
       self.model,
       self.optimizer,
       jax.random.key(self.seed),
       self.image_shape,
       ema=self.ema_decay > 0,
     )
-    return jax.jit(init, out_shardings=sharding.replicated(mesh))()
+
+  def state_shapes(self, mesh: jax.sharding.Mesh) -> TrainState:
+    """Returns the shapes and shardings of a state, without its arrays."""
+    sharding_of_all = sharding.replicated(mesh)
+    return jax.tree.map(
+      lambda a: jax.ShapeDtypeStruct(
+        a.shape, a.dtype, sharding=sharding_of_all
+      ),
+      jax.eval_shape(self._create_state),
+    )
+
+  def fresh_state(self, mesh: jax.sharding.Mesh) -> TrainState:
+    """Returns a random initial state, created on the devices of the mesh."""
+    create = jax.jit(
+      self._create_state, out_shardings=sharding.replicated(mesh)
+    )
+    return create()
 
   def first_state(self, mesh: jax.sharding.Mesh) -> TrainState:
     """Returns the initial state, with the weights of `config.init` if any."""
@@ -132,6 +147,7 @@ def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
   """
   config_check.check(config)
   dataset = data.open(config, devices=mesh.size)
+  _check_pixels(dataset)
   for name in dataset.absent_classes()[:10]:
     print(f"note: no pixel of {name} in the training masks", file=sys.stderr)
   config = completed(config, dataset)
@@ -159,6 +175,31 @@ def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
     eval_batch_size=sharding.round_up(config.eval.batch_size, mesh.size),
     options=LoopOptions(**config.train.to_dict()),
   )
+
+
+def _check_pixels(dataset: data.Dataset) -> None:
+  """Checks that training has pixels to learn from.
+
+  A note says if evaluation has none.
+
+  Raises:
+    UserError: Every pixel of the training masks is ignored.
+  """
+  split, ignored = dataset.train_split, dataset.ignore_label
+  if not dataset.class_pixels(split).any():
+    raise UserError(
+      f"every pixel of the {split!r} masks has the id data.ignore_label="
+      f"{ignored}, so there is nothing to learn; expected class ids: if "
+      f"{ignored} is a class, set --config.data.label_map='{{{ignored}: 1}}', "
+      "or correct the masks"
+    )
+  split = dataset.eval_split
+  if not dataset.class_pixels(split).any():
+    print(
+      f"note: every pixel of the {split!r} masks is ignored; there will be no "
+      "scores and no best step",
+      file=sys.stderr,
+    )
 
 
 def completed(config: ConfigDict, dataset: data.Dataset) -> ConfigDict:
