@@ -8,6 +8,8 @@ slow to feed an accelerator.
 The folder of a prepared data set is `<data.prepared>/<name>/<fingerprint>`. It
 is built under a temporary name and renamed when it is complete, so an
 interrupted preparation never leaves an incomplete folder under the final name.
+One process prepares while the others wait. A folder whose files differ from its
+manifest is prepared again.
 """
 
 from collections.abc import Callable
@@ -32,7 +34,8 @@ import tensorflow as tf  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 
 from jaxseg import files  # noqa: E402
-from jaxseg.data import audit, examples  # noqa: E402
+from jaxseg.data import audit, examples, lock, manifest  # noqa: E402
+from jaxseg.data.notes import note  # noqa: E402
 from jaxseg.data.placement import Placement  # noqa: E402
 from jaxseg.data.sources import Source  # noqa: E402
 from jaxseg.errors import UserError  # noqa: E402
@@ -126,14 +129,25 @@ class Prepared:
   """A complete data set on disk.
 
   Attributes:
-    path: Folder that TFDS reads.
+    folder: Folder of the data set.
+    path: Folder in it that TFDS reads.
     counts: Occurrences of each id in each split.
     dtype: Type of the labels.
   """
 
+  folder: Path
   path: Path
   counts: audit.Counts
   dtype: np.dtype
+
+  def read_error(self, split: str, error: Exception) -> UserError:
+    """Returns an error about records that cannot be read."""
+    reason = manifest.damage(self.folder, thorough=True)
+    reason = reason or " ".join(str(error).split())
+    return UserError(
+      f"{self.folder}: the prepared split {split!r} is damaged ({reason});"
+      " delete this folder, and the next run prepares it again"
+    )
 
 
 def prepare(
@@ -161,13 +175,33 @@ def prepare(
   """
   folder = Path(root).expanduser().absolute() / name
   final = folder / examples.fingerprint(source, placement)
-  if not (final / _METADATA).is_file():
-    counts = audit.count_ids(source, placement)
-    check(counts)
-    _build(name, source, placement, final, counts)
+  if manifest.damage(final):
+    with _disk_errors(folder):
+      folder.mkdir(parents=True, exist_ok=True)
+      path = folder / f".{final.name}.lock"
+      with lock.locked(path, f"preparing {name}"):
+        _build_once(name, source, placement, final, check)
   prepared = _read(final)
   check(prepared.counts)
   return prepared
+
+
+def _build_once(
+  name: str,
+  source: Source,
+  placement: Placement,
+  final: Path,
+  check: Callable[[audit.Counts], object],
+) -> None:
+  """Builds a data set, unless another process has built it meanwhile."""
+  reason = manifest.damage(final)
+  if not reason:
+    return
+  if final.exists():
+    note(f"{final} is damaged ({reason}), so it is prepared again")
+  counts = audit.count_ids(source, placement)
+  check(counts)
+  _build(name, source, placement, final, counts)
 
 
 def _build(
@@ -198,6 +232,7 @@ def _build(
         **_describe(source, placement, counts),
       }
       (partial / _METADATA).write_text(json.dumps(metadata))
+      manifest.write(partial)
     _publish(partial, final)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
@@ -225,12 +260,12 @@ def _describe(
 
 def _publish(partial: Path, final: Path) -> None:
   """Renames a complete data set, unless another process has finished first."""
-  if final.exists() and not (final / _METADATA).is_file():
-    shutil.rmtree(final)  # Some of its files were deleted.
+  if final.exists() and manifest.damage(final):
+    shutil.rmtree(final)
   try:
     partial.rename(final)
   except OSError:
-    if not (final / _METADATA).is_file():
+    if manifest.damage(final):
       raise
 
 
@@ -242,6 +277,7 @@ def _read(final: Path) -> Prepared:
     for split, ids in metadata["counts"].items()
   }
   return Prepared(
+    folder=final,
     path=final / metadata["data"],
     counts=counts,
     dtype=np.dtype(metadata["dtype"]),

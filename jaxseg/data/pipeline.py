@@ -21,6 +21,7 @@ import tensorflow_datasets as tfds
 
 from jaxseg.data import builders, order
 from jaxseg.data.placement import Placement
+from jaxseg.errors import UserError
 
 _FOREVER = np.iinfo(np.int64).max
 _PARALLEL_BATCHES = min(os.cpu_count() or 1, 16)  # Batches loaded at a time.
@@ -35,7 +36,15 @@ class Batches:
   object is deleted or the program exits.
   """
 
-  def __init__(self, dataset: tf.data.Dataset):
+  def __init__(self, dataset: tf.data.Dataset, errors: list[UserError]):
+    """Starts to load batches.
+
+    Args:
+      dataset: The batches.
+      errors: List to which a function of `dataset` appends an error instead of
+        raising it, because TensorFlow would print its traceback.
+    """
+    self._errors = errors
     self._holder = [dataset.as_numpy_iterator()]
     weakref.finalize(self, self._holder.clear)
 
@@ -43,7 +52,10 @@ class Batches:
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
-    return next(self._holder[0])
+    batch = next(self._holder[0])
+    if self._errors:
+      raise self._errors[0]
+    return batch
 
 
 class ShardLoader:
@@ -59,6 +71,7 @@ class ShardLoader:
     self.counts = prepared.counts
     self._placement = placement
     self._dtype = prepared.dtype
+    self._prepared = prepared
     self._builder = tfds.builder_from_directory(prepared.path)
 
   def load(self, split: str) -> None:
@@ -101,11 +114,17 @@ class ShardLoader:
       split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
 
+    errors: list[UserError] = []
+
     def read(step):
       index = indices_of(int(step))
       # Records are read one by one because the batched call starts a pool of
       # Python threads each time, which prints errors at exit.
-      found = [records[int(i)] for i in index if i >= 0]
+      try:
+        found = [records[int(i)] for i in index if i >= 0]
+      except Exception as error:  # ArrayRecord raises various errors.
+        errors.append(self._prepared.read_error(split, error))
+        found = []
       return np.array(found, object), index
 
     def load(step):
@@ -118,7 +137,8 @@ class ShardLoader:
     )
     settings = tf.data.Options()
     settings.autotune.enabled = False
-    return Batches(batches.prefetch(_LOADED_BATCHES).with_options(settings))
+    batches = batches.prefetch(_LOADED_BATCHES).with_options(settings)
+    return Batches(batches, errors)
 
   def _decode(self, records, index) -> dict[str, tf.Tensor]:
     """Decodes serialised examples into a batch.

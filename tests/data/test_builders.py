@@ -1,22 +1,26 @@
 """A data set is prepared once, completely or not at all, beside others."""
 
+from concurrent.futures import ThreadPoolExecutor
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from jaxseg import data
-from jaxseg.data import builders, examples
+from jaxseg.data import builders, examples, manifest
 from jaxseg.errors import UserError
 
 
 def prepared_sets(tmp_path):
-  return sorted((tmp_path / "prepared/folder").iterdir())
+  """Returns the prepared sets, without the files of locks."""
+  return sorted((tmp_path / "prepared/folder").glob("[!.]*"))
 
 
 def contents(path):
@@ -138,31 +142,95 @@ data.open(config)
   assert next(dataset.train_batches())["image"].shape == (4, 16, 16, 3)
 
 
-def test_half_deleted_set_is_prepared_again(folder, configure, tmp_path):
-  config = configure(folder(), loader="tfdata")
-  data.open(config)
-  [path] = prepared_sets(tmp_path)
-  (path / "jaxseg.json").unlink()
-  data.open(config)
-  assert (path / "jaxseg.json").is_file()
+def first_byte_flipped(path):
+  content = bytearray(path.read_bytes())
+  content[0] ^= 0xFF
+  path.write_bytes(content)
 
 
-def test_two_processes_may_prepare_at_once(
-  folder, configure, tmp_path, monkeypatch
+DAMAGES = {
+  "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+  "empty": lambda path: os.truncate(path, 0),
+  "flipped": first_byte_flipped,
+  "deleted": lambda path: path.unlink(),
+}
+
+
+def test_damage_is_found(tmp_path):
+  """Any change of any file, the manifest included, is found and named."""
+  for damage in DAMAGES.values():
+    for name in ("shard", "info.json", "manifest.json"):
+      folder = tmp_path / "set"
+      (folder / "data").mkdir(parents=True)
+      (folder / "data/shard").write_bytes(bytes(range(100)))
+      (folder / "data/info.json").write_text("{}")
+      assert "manifest.json" in manifest.damage(folder)
+      manifest.write(folder)
+      assert manifest.damage(folder) == ""
+      [path] = folder.rglob(name)
+      damage(path)
+      assert name in manifest.damage(folder)
+      shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("text", ["null", "[1]", '{"a": 1}', '{"a": [1]}'])
+def test_a_manifest_of_another_structure_is_damage(tmp_path, text):
+  (tmp_path / "a").write_text("")
+  (tmp_path / "manifest.json").write_text(text)
+  assert "manifest.json" in manifest.damage(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["jaxseg.json", "*train.array_record*"])
+def test_a_damaged_set_is_prepared_again(
+  folder, configure, tmp_path, capsys, name
 ):
-  """The slower process uses the set that the faster one has prepared."""
   config = configure(folder(), loader="tfdata")
-  publish = builders._publish
+  batch = next(data.open(config).eval_batches())
+  [path] = prepared_sets(tmp_path)
+  [file] = path.rglob(name)
+  DAMAGES["truncated"](file)
+  capsys.readouterr()
+  again = next(data.open(config).eval_batches())
+  err = capsys.readouterr().err
+  assert f"note: {path} is damaged (" in err and file.name in err
+  np.testing.assert_array_equal(batch["image"], again["image"])
+  assert prepared_sets(tmp_path) == [path]
 
-  def slower(partial, final):
-    monkeypatch.setattr(builders, "_publish", publish)
-    monkeypatch.setattr(os, "getpid", lambda: 2**22 + 1)
+
+def test_damage_while_reading_names_the_file(folder, configure, tmp_path):
+  """A shard that changes after it was opened, or is too large for a check."""
+  dataset = data.open(configure(folder(), loader="tfdata"))
+  [path] = prepared_sets(tmp_path)
+  [shard] = path.rglob("*train.array_record*")
+  shard.write_bytes(b"\xff" * shard.stat().st_size)
+  with pytest.raises(UserError) as error:
+    list(dataset.eval_batches("train"))
+  line = str(error.value)
+  assert "\n" not in line
+  assert line.startswith(f"{path}: the prepared split 'train' is damaged")
+  assert f"{shard.name} has changed" in line and "delete this folder" in line
+
+
+def test_one_of_several_processes_prepares(
+  folder, configure, tmp_path, monkeypatch, capsys
+):
+  """The others wait and use its set; threads lock one another out as well."""
+  config = configure(folder(), loader="tfdata")
+  build, built, second = builders._build, [], []
+
+  def slow(*args):
+    built.append(args)
+    second.append(pool.submit(data.open, config))
+    while "waiting for another process" not in capsys.readouterr().err:
+      time.sleep(0.01)
+    build(*args)
+
+  monkeypatch.setattr(builders, "_build", slow)
+  with ThreadPoolExecutor() as pool:
     data.open(config)
-    publish(partial, final)
-
-  monkeypatch.setattr(builders, "_publish", slower)
-  data.open(config)
-  assert len(prepared_sets(tmp_path)) == 1
+    assert second[0].result().splits == {"train": 5, "val": 3}
+  assert len(built) == len(prepared_sets(tmp_path)) == 1
+  assert not list((tmp_path / "prepared/folder").glob(".*"))
 
 
 def test_full_disk(folder, configure, tmp_path, monkeypatch):

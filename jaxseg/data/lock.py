@@ -1,0 +1,33 @@
+"""A lock that lets one process prepare a data set while the others wait."""
+
+from collections.abc import Iterator
+import contextlib
+import fcntl
+from pathlib import Path
+
+from jaxseg.data.notes import note
+
+
+@contextlib.contextmanager
+def locked(path: Path, title: str) -> Iterator[None]:
+  """Runs the block in one process at a time.
+
+  The operating system releases the lock when its process ends, even if it is
+  killed. Some network disks have no locks; there, nothing waits.
+
+  Args:
+    path: File of the lock. It is created, and deleted after the block.
+    title: What the block does, for a note to those who wait.
+  """
+  with open(path, "a") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      note(f"waiting for another process that is {title}")
+      fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+      pass
+    try:
+      yield
+    finally:
+      path.unlink(missing_ok=True)
