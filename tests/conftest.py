@@ -44,6 +44,9 @@ def tiny_folder(tmp_path_factory) -> Path:
       (root / kind / split).mkdir(parents=True)
     for i in range(count):
       height, width = rng.integers(16, 25), rng.integers(20, 33)
+      if split == "val":
+        # Two sizes of the network's input, so that it is compiled twice.
+        height, width = ((24, 32), (17, 27))[i % 2]
       mask = np.zeros((height, width), np.uint8)
       mask[4:12, 2:10] = 1
       mask[8:, 12:] = 2

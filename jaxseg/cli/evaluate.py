@@ -82,11 +82,11 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _scores(
   trained: Run, dataset: data.Dataset, mesh: jax.sharding.Mesh
 ) -> Scores:
-  examples = dataset.splits[dataset.eval_split]
-  batch_size = sharding.round_up(trained.config.eval.batch_size, mesh.size)
   batches = dataset.eval_batches(
     process_index=jax.process_index(), process_count=jax.process_count()
   )
+  if len(batches.shapes) > 1 and jax.process_index() == 0:
+    print(batches)
   count_step = scoring.make_count_step(
     trained.model, trained.task, trained.inference, mesh
   )
@@ -95,7 +95,7 @@ def _scores(
     sharding.replicate(trained.variables, mesh),
     sharding.device_batches(batches, mesh),
     trained.task,
-    total=-(-examples // batch_size),
+    total=len(batches),
   )
 
 

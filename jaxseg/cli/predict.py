@@ -102,7 +102,6 @@ def segment(trained: Run, jobs: Sequence["Job"]) -> list[UserError]:
   Returns:
     The errors of the images that could not be read.
   """
-  _ = trained.compiled  # Compiles the network before threads use it.
   data = trained.config.data
 
   def work(number: int) -> UserError | None:

@@ -12,7 +12,7 @@ import itertools
 
 from ml_collections import ConfigDict
 
-from jaxseg import config_check, sharding
+from jaxseg import config_check
 from jaxseg.data import class_file, labels, sources, survey
 from jaxseg.data.dataset import Dataset
 from jaxseg.data.datasets import DATASETS, DatasetSpec
@@ -38,8 +38,8 @@ def open(
     whole: Whether the images of a folder without splits form one split,
       `sources.ALL`, which is evaluated. Without it such a folder is split as
       in training, unless `data.eval_split` is `sources.ALL`.
-    devices: Number of devices that evaluation batches are split over. Their
-      size is `eval.batch_size`, rounded up to a multiple of it.
+    devices: Number of devices that evaluation batches are split over. The sizes
+      of batches are rounded up to a multiple of it.
 
   Raises:
     UserError: A field has an invalid value, or a file cannot be used.
@@ -64,7 +64,8 @@ def open(
     prepared=data.prepared,
     seed=config.seed,
     train_batch_size=config.train.batch_size,
-    eval_batch_size=sharding.round_up(config.eval.batch_size, devices),
+    eval_batch_size=config.eval.batch_size,
+    devices=devices,
     train_split=data.train_split,
     eval_split=_eval_split(data, source),
     class_names=names,

@@ -2,30 +2,32 @@
 
 A batch is a dict of arrays:
 
-- `image`: uint8 `[n, h, w, 3]`. Each image lies at the top left of a canvas,
-  and all canvases have the same size.
+- `image`: uint8 `[n, h, w, 3]`. In training, each image lies at the top left of
+  a canvas, and all canvases have the same size. In evaluation, images fill the
+  array, and the batches of a split may have different sizes h x w.
 - `label`: integers `[n, h, w]`, the class id or the ignore label of each pixel
   of the canvas.
-- `size`: int32 `[n, 2]`, height and width of each image on its canvas.
+- `size`: int32 `[n, 2]`, height and width of the area that each label covers at
+  the top left of its canvas. In training, the image covers the same area.
 - `index`: int32 `[n]`, position of each example in its split, or -1 for
   padding.
 """
 
 from collections.abc import Iterator
 import dataclasses
-import functools
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxseg.data import audit, contents, datasets, order, sources
+from jaxseg.data import audit, contents, datasets, order, resident, sources
+from jaxseg.data.evaluation import EvalBatches, EvalSplit
 from jaxseg.data.placement import Placement
 from jaxseg.errors import UserError
 
 
 @runtime_checkable
 class Loader(Protocol):
-  """Reads the examples of a data set on one canvas, in batches.
+  """Reads training examples in batches.
 
   `resident.ResidentLoader` and `pipeline.ShardLoader` implement it.
 
@@ -42,11 +44,6 @@ class Loader(Protocol):
     self, split: str, *, seed: int, start_step: int, share: order.Share
   ) -> Iterator[dict[str, Any]]:
     """Yields one process's share of batches start_step, start_step + 1, ..."""
-
-  def eval_batches(
-    self, split: str, *, share: order.Share
-  ) -> Iterator[dict[str, Any]]:
-    """Yields one process's share of every batch; the last one is padded."""
 
 
 class Dataset:
@@ -82,6 +79,7 @@ class Dataset:
     seed: int,
     train_batch_size: int,
     eval_batch_size: int,
+    devices: int,
     train_split: str,
     eval_split: str,
     class_names: tuple[str, ...],
@@ -104,6 +102,7 @@ class Dataset:
       seed: Seed of the order of training examples.
       train_batch_size: Global batch size of training.
       eval_batch_size: Global batch size of evaluation.
+      devices: Number of devices that evaluation batches are split over.
       train_split: Split to train on.
       eval_split: Split to evaluate on.
       class_names: Names of the classes, or () to count the classes in the
@@ -129,9 +128,11 @@ class Dataset:
     self._loader_name, self._prepared = loader, prepared
     self._seed = seed
     self._batch_sizes = (train_batch_size, eval_batch_size)
+    self._devices = devices
     self._given_names = class_names
     self._naming = naming
-    self._loaders: dict[Placement, Loader] = {}
+    self._loader: Loader | None = None
+    self._eval_splits: dict[str, EvalSplit] = {}
     self._palettes = (palette, spec_palette)
 
   def read(self, *, training: bool = True) -> None:
@@ -144,22 +145,25 @@ class Dataset:
     Raises:
       UserError: A split does not exist, or a file cannot be used.
     """
-    used = [(self.eval_split, self._eval_placement)]
+    used = (self.eval_split,)
     if training:
-      used.insert(0, (self.train_split, self._placement))
+      used = (self.train_split, self.eval_split)
       advice = "--config.data.train_split and --config.data.eval_split"
     else:
       advice = "--split or --config.data.eval_split"
-    for split, _ in used:
+    for split in used:
       self._check_split(split, f"; rename the folder, or choose with {advice}")
-    for split, placement in used:
-      loader = self._loader(placement)
-      loader.load(split)
-    self.counts = loader.counts
-    self.class_names = self._class_names(loader.counts)
+    if training:
+      self._loader = self._open_loader()
+      self._loader.load(self.train_split)
+      self.counts = self._loader.counts
+    else:
+      self.counts = self._count_ids()
+    self.class_names = self._class_names(self.counts)
     self.palette = self._palette()
     if not self._given_names:
-      audit.report_guess(loader.counts, len(self.class_names), self._naming)
+      audit.report_guess(self.counts, len(self.class_names), self._naming)
+    self._examples(self.eval_split).load()
 
   def train_batches(
     self,
@@ -179,7 +183,7 @@ class Dataset:
     """
     size = self._batch_sizes[0]
     share = order.Share("train.batch_size", size, process_index, process_count)
-    return self._loader(self._placement).train_batches(
+    return self._loader.train_batches(
       self.train_split, seed=self._seed, start_step=start_step, share=share
     )
 
@@ -189,11 +193,11 @@ class Dataset:
     *,
     process_index: int = 0,
     process_count: int = 1,
-  ) -> Iterator[dict[str, Any]]:
-    """Yields this process's share of every batch of a split, in order.
+  ) -> EvalBatches:
+    """Returns this process's share of every batch of a split.
 
-    Each example occurs once. Padding completes the last global batch; its
-    `index` is -1 and its labels are the ignore label.
+    Each example occurs once. The images of a batch have one size. Padding
+    completes batches; its `index` is -1 and its labels are the ignore label.
 
     Args:
       split: Name of a split; None for `eval_split`.
@@ -202,10 +206,13 @@ class Dataset:
     """
     split = self.eval_split if split is None else split
     self._check_split(split)
-    size = self._batch_sizes[1]
-    share = order.Share("eval.batch_size", size, process_index, process_count)
-    loader = self._loader(self._eval_placement)
-    return loader.eval_batches(split, share=share)
+    return EvalBatches(
+      self._examples(split),
+      self._batch_sizes[1],
+      devices=self._devices,
+      process_index=process_index,
+      process_count=process_count,
+    )
 
   def example_name(self, split: str, index: int) -> str:
     """Returns the path of the image of an example, for messages."""
@@ -247,46 +254,63 @@ class Dataset:
         f"there is no split {split!r}; the data set has: {known}{advice}"
       )
 
-  def _loader(self, placement: Placement) -> Loader:
-    """Returns the loader of a placement, and creates it on the first call."""
-    if placement not in self._loaders:
-      check = functools.partial(self._class_names, placement=placement)
-      if self._loader_name == "resident":
-        from jaxseg.data import resident
+  def _open_loader(self) -> Loader:
+    """Returns the loader of training examples."""
+    if self._loader_name == "resident":
+      return resident.ResidentLoader(
+        self._source, self._placement, self._class_names
+      )
+    # Imported here because importing TensorFlow takes seconds, and only this
+    # loader needs it.
+    from jaxseg.data import builders, pipeline
 
-        loader = resident.ResidentLoader(self._source, placement, check)
-      else:
-        # Imported here because importing TensorFlow takes seconds, and only
-        # this loader needs it.
-        from jaxseg.data import builders, pipeline
+    prepared = builders.prepare(
+      self.name,
+      self._source,
+      self._placement,
+      self._prepared,
+      self._class_names,
+    )
+    return pipeline.ShardLoader(prepared, self._placement)
 
-        prepared = builders.prepare(
-          self.name, self._source, placement, self._prepared, check
-        )
-        loader = pipeline.ShardLoader(prepared, placement)
-      self._loaders[placement] = loader
-    return self._loaders[placement]
+  def _count_ids(self) -> audit.Counts:
+    """Counts the ids of the masks for a data set that does not train.
 
-  def _class_names(
-    self, counts: audit.Counts, placement: Placement | None = None
-  ) -> tuple[str, ...]:
+    The masks of the other splits are read only to find the classes.
+    """
+    source = self._source
+    if self._given_names:
+      splits = {self.eval_split: source.splits[self.eval_split]}
+      source = dataclasses.replace(source, splits=splits)
+    return audit.count_ids(source, self._placement)
+
+  def _examples(self, split: str) -> EvalSplit:
+    """Returns the examples of a split for evaluation."""
+    if split not in self._eval_splits:
+      self._eval_splits[split] = EvalSplit(
+        self._source,
+        split,
+        self._eval_placement,
+        audit.label_dtype(self.counts, self.ignore_label),
+        keep=self._loader_name == "resident",
+      )
+    return self._eval_splits[split]
+
+  def _class_names(self, counts: audit.Counts) -> tuple[str, ...]:
     """Returns the given names, or a numbered name for each class in the masks.
 
     Args:
       counts: Occurrences of the ids in the masks.
-      placement: Placement whose label map and ignore label were counted with.
-        Default: the placement of training.
 
     Raises:
       UserError: The masks hold ids that are neither a class nor the ignore
         label.
     """
-    placement = self._placement if placement is None else placement
     names = self._given_names
     if names:
-      audit.check_ids(counts, len(names), placement, self._naming)
+      audit.check_ids(counts, len(names), self._placement, self._naming)
     else:
-      found = audit.discover_classes(counts, placement, self._naming)
+      found = audit.discover_classes(counts, self._placement, self._naming)
       names = tuple(f"class_{i}" for i in range(found))
     if self.ignore_label < len(names):
       raise UserError(

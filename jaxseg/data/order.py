@@ -1,4 +1,4 @@
-"""The order of training examples, which is the same for every loader.
+"""The order of examples, which is the same for every loader.
 
 The training stream is a sequence of epochs. Each epoch is a permutation of the
 whole split, drawn from (seed, epoch). Position p of the stream holds example
@@ -6,9 +6,11 @@ whole split, drawn from (seed, epoch). Position p of the stream holds example
 (s + 1) B - 1. It may span two epochs, and no example is dropped. Any batch can
 be computed without the batches before it, so a run resumes exactly and at no
 cost.
+
+Evaluation takes every example once, grouped by the size of the network's input.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -16,6 +18,7 @@ import functools
 import jax
 import numpy as np
 
+from jaxseg import sharding
 from jaxseg.errors import UserError
 
 
@@ -117,14 +120,32 @@ def train_indices(step: int, n: int, seed: int, share: Share) -> np.ndarray:
   return _host_stream(seed, epoch, n, epochs)[start : start + share.size]
 
 
-def eval_indices(n: int, share: Share) -> Iterator[np.ndarray]:
-  """Yields this process's examples of each batch, in the order 0..n-1.
+def eval_batches(
+  shapes: Sequence[tuple[int, int]], batch_size: int, *, multiple: int = 1
+) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+  """Yields the examples of each global batch; all of them have one shape.
 
-  The last batch is padded with -1.
+  Shapes come in the order of their first examples, and the examples of a shape
+  in the order of the split. The last batch of a shape is padded with -1.
+
+  Args:
+    shapes: Size of the network's input for each example.
+    batch_size: Size of a batch; a shape with fewer examples has smaller ones.
+    multiple: The size is rounded up to a multiple of this number.
+
+  Yields:
+    The shape of a batch and the indices of its examples, int32.
   """
-  for first in range(0, n, share.batch_size):
-    indices = first + share.offset + np.arange(share.size, dtype=np.int32)
-    yield np.where(indices < n, indices, -1).astype(np.int32)
+  groups: dict[tuple[int, int], list[int]] = {}
+  for index, shape in enumerate(shapes):
+    groups.setdefault(shape, []).append(index)
+  for shape, group in groups.items():
+    rows = sharding.round_up(min(batch_size, len(group)), multiple)
+    for first in range(0, len(group), rows):
+      indices = np.full(rows, -1, np.int32)
+      part = group[first : first + rows]
+      indices[: len(part)] = part
+      yield shape, indices
 
 
 def _on_host():

@@ -1,4 +1,4 @@
-"""Loads batches from prepared record shards with tf.data, on the host.
+"""Loads training batches from prepared record shards with tf.data.
 
 `order` determines the examples of each step, and shards allow random access,
 so a resumed run reads nothing of the steps before it. The records of a batch
@@ -88,15 +88,6 @@ class ShardLoader:
     )
     return self._batches(split, steps, indices_of)
 
-  def eval_batches(
-    self, split: str, *, share: order.Share
-  ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields one process's share of every batch; the last one is padded."""
-    n = self._builder.info.splits[split].num_examples
-    indices = np.stack(list(order.eval_indices(n, share)))
-    steps = tf.data.Dataset.range(len(indices))
-    return self._batches(split, steps, indices.__getitem__)
-
   def _batches(
     self,
     split: str,
@@ -121,7 +112,7 @@ class ShardLoader:
       # Records are read one by one because the batched call starts a pool of
       # Python threads each time, which prints errors at exit.
       try:
-        found = [records[int(i)] for i in index if i >= 0]
+        found = [records[int(i)] for i in index]
       except Exception as error:  # ArrayRecord raises various errors.
         errors.append(self._prepared.read_error(split, error))
         found = []
@@ -144,9 +135,8 @@ class ShardLoader:
     """Decodes serialised examples into a batch.
 
     Args:
-      records: Serialised examples `[m]`.
-      index: Index of each example in its split `[n]`. The last n - m of them
-        are -1 and become padding.
+      records: Serialised examples `[n]`.
+      index: Index of each example in its split `[n]`.
     """
     height, width = self._placement.canvas
     raw = tf.io.FixedLenFeature([], tf.string)
@@ -160,14 +150,9 @@ class ShardLoader:
     )
     image = tf.io.decode_raw(parsed["image"], tf.uint8)
     label = tf.io.decode_raw(parsed["label"], tf.as_dtype(self._dtype))
-    batch = {
+    return {
       "image": tf.reshape(image, [-1, height, width, 3]),
       "label": tf.reshape(label, [-1, height, width]),
       "size": tf.cast(parsed["size"], tf.int32),
+      "index": index,
     }
-    missing = tf.size(index) - tf.shape(batch["image"])[0]
-    for name, value in self._placement.padding(self._dtype).items():
-      shape = tf.concat([[missing], value.shape], 0)
-      filler = tf.broadcast_to(tf.constant(value), shape)
-      batch[name] = tf.concat([batch[name], filler], 0)
-    return {**batch, "index": index}

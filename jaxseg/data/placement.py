@@ -5,6 +5,13 @@ aspect ratio. Images are resized bilinearly with antialiasing, labels to the
 nearest pixel. A smaller example keeps its size. The rest of the canvas has the
 mean colour and the ignore label, so it counts nowhere. Both loaders use this
 code, on the host.
+
+In evaluation, a fill colour would be part of the scene: it would enter the
+image means of PSPNet and DeepLab and the CRF. The label is placed on the canvas
+as in training, but the image fills the input of the network, whose size is that
+of the label's area with each side rounded to a 16th of the canvas. A data set
+of photos thus has a handful of input sizes, and the network is compiled once
+for each.
 """
 
 from collections.abc import Mapping
@@ -16,6 +23,10 @@ import numpy as np
 from PIL import Image
 
 from jaxseg.data import decoding, labels
+
+# Number of steps along a side of the canvas to which input sizes are rounded.
+# Photos of 4:3 and 16:9 that fill a square canvas need no rounding.
+STEPS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +91,50 @@ class Placement:
     label = labels.rewrite(ids, dict(self.label_map), dtype)
     height, width = fitted_size(label.shape, self.canvas)
     example = self.padding(dtype)
-    example["image"][:height, :width] = _shrink_image(image, (height, width))
+    example["image"][:height, :width] = resize_image(image, (height, width))
+    example["label"][:height, :width] = _shrink_label(label, (height, width))
+    example["size"][:] = height, width
+    return example
+
+  def input_size(self, size: tuple[int, ...]) -> tuple[int, int]:
+    """Returns the size of the network's input in evaluation.
+
+    Args:
+      size: Height and width of an image.
+    """
+    height, width = (
+      _rounded(side, limit)
+      for side, limit in zip(
+        fitted_size(size, self.canvas), self.canvas, strict=True
+      )
+    )
+    return height, width
+
+  def place_whole(
+    self,
+    image: decoding.RgbImage,
+    ids: Integer[np.ndarray, "h w"],
+    dtype: np.dtype,
+  ) -> dict[str, np.ndarray]:
+    """Returns an example for evaluation.
+
+    Args:
+      image: RGB image.
+      ids: Ids as the mask file stores them.
+      dtype: Type of the labels.
+
+    Returns:
+      `image` at its `input_size`, resized once from the original; and `label`
+      on the canvas and `size`, the area that it covers, as `place` does.
+
+    Raises:
+      UserError: The image has 16 bits, and their range is not known.
+    """
+    image = decoding.eight_bits(image, self.bits)
+    label = labels.rewrite(ids, dict(self.label_map), dtype)
+    height, width = fitted_size(label.shape, self.canvas)
+    example = self.padding(dtype)
+    example["image"] = resize_image(image, self.input_size(label.shape))
     example["label"][:height, :width] = _shrink_label(label, (height, width))
     example["size"][:] = height, width
     return example
@@ -107,7 +161,14 @@ def fitted_size(
   return height, width
 
 
-def _shrink_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _rounded(side: int, limit: int) -> int:
+  """Returns `side` rounded to the nearest of `STEPS` equal parts of `limit`."""
+  steps = max((2 * STEPS * side + limit) // (2 * limit), 1)
+  return max((2 * steps * limit + STEPS) // (2 * STEPS), 1)
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Resizes an image bilinearly, with antialiasing where it shrinks."""
   if image.shape[:2] == size:
     return image
   resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)

@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 
 def in_order(
-  function: Callable[[int], Any], count: int, *, title: str
+  function: Callable[[int], Any], count: int, *, title: str = ""
 ) -> Iterator[Any]:
   """Yields function(0), ..., function(count - 1) in this order.
 
   Args:
     function: Function of an index, called in several threads ahead of time.
     count: Number of indices.
-    title: Text before the progress bar.
+    title: Text before the progress bar; "" for no bar.
   """
   workers = min(os.cpu_count() or 1, 16)
   waiting: deque = deque()
@@ -30,7 +30,12 @@ def in_order(
   pool = ThreadPoolExecutor(workers)
   try:
     with tqdm(
-      total=count, desc=title, unit="", leave=False, disable=None
+      total=count,
+      desc=title,
+      unit="",
+      leave=False,
+      # None shows the bar on terminals only.
+      disable=None if title else True,
     ) as bar:
       for index in itertools.islice(indices, 4 * workers):
         waiting.append(pool.submit(function, index))

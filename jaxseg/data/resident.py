@@ -1,4 +1,4 @@
-"""Loads batches from arrays on the device, for data sets that fit there.
+"""Loads training batches from arrays on the device, if the set fits there.
 
 The host reads the files before training. Shuffling and gathering then run on
 the device.
@@ -57,7 +57,10 @@ class ResidentLoader:
       return
     count = len(self._source.splits[split])
     blank = self._placement.padding(self._dtype)
-    self._require_memory(split, count * sum(v.nbytes for v in blank.values()))
+    needed = count * sum(v.nbytes for v in blank.values())
+    stats = jax.local_devices()[0].memory_stats() or {}
+    memory = min(host_memory(), stats.get("bytes_limit", math.inf))
+    require_memory(split, needed, memory, self._placement.canvas)
     arrays = {k: np.empty((count, *v.shape), v.dtype) for k, v in blank.items()}
     generated = examples.generate(
       self._source, split, self._placement, self._dtype
@@ -82,13 +85,6 @@ class ResidentLoader:
         shuffled_epoch = epoch
       yield _train_batch(arrays, shuffled, position, size=share.size)
 
-  def eval_batches(self, split: str, *, share: order.Share) -> Iterator[Arrays]:
-    """Yields one process's share of every batch; the last one is padded."""
-    arrays = self._on_device(split)
-    padding = self._placement.padding(self._dtype)
-    for index in order.eval_indices(len(arrays["image"]), share):
-      yield _eval_batch(arrays, padding, index)
-
   def _on_device(self, split: str) -> Arrays:
     """Returns the examples of a split on the device; moves them there once."""
     self.load(split)
@@ -98,20 +94,30 @@ class ResidentLoader:
       )
     return self._device[split]
 
-  def _require_memory(self, split: str, needed: int) -> None:
-    """Raises UserError if `needed` bytes do not fit in memory."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    memory = min(_host_memory(), stats.get("bytes_limit", math.inf))
-    if needed > 0.8 * memory:
-      raise UserError(
-        f"data.loader='resident': split {split!r} needs {needed / 1e9:.1f} GB"
-        f" on a canvas of {self._placement.canvas}, but memory has"
-        f" {memory / 1e9:.1f} GB; use --config.data.loader=tfdata, or a smaller"
-        " data.canvas"
-      )
+
+def require_memory(
+  split: str, needed: int, memory: int | float, canvas: tuple[int, int]
+) -> None:
+  """Checks that the examples of a split fit in memory.
+
+  Args:
+    split: Name of the split.
+    needed: Bytes of its examples.
+    memory: Bytes of memory.
+    canvas: Height and width of the canvas of the examples.
+
+  Raises:
+    UserError: They do not fit.
+  """
+  if needed > 0.8 * memory:
+    raise UserError(
+      f"data.loader='resident': split {split!r} needs {needed / 1e9:.1f} GB on"
+      f" a canvas of {canvas}, but memory has {memory / 1e9:.1f} GB; use"
+      " --config.data.loader=tfdata, or a smaller data.canvas"
+    )
 
 
-def _host_memory() -> int | float:
+def host_memory() -> int | float:
   """Returns the bytes of memory of this machine, or infinity if unknown."""
   try:
     return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -124,16 +130,4 @@ def _train_batch(arrays: Arrays, shuffled, position, *, size: int) -> Arrays:
   """Returns the examples at `size` positions of the shuffled indices."""
   index = jax.lax.dynamic_slice(shuffled, (position,), (size,))
   batch = {name: jnp.take(a, index, axis=0) for name, a in arrays.items()}
-  return {**batch, "index": index}
-
-
-@jax.jit
-def _eval_batch(arrays: Arrays, padding, index) -> Arrays:
-  """Returns the examples at `index`, and padding where it is -1."""
-  batch = {}
-  for name, values in arrays.items():
-    taken = jnp.take(values, jnp.maximum(index, 0), axis=0)
-    # One trailing axis of length 1 for each axis of an example.
-    is_example = jnp.expand_dims(index >= 0, tuple(range(1, taken.ndim)))
-    batch[name] = jnp.where(is_example, taken, padding[name])
   return {**batch, "index": index}

@@ -53,6 +53,9 @@ class Source(Protocol):
   def mask_name(self, split: str, index: int) -> str:
     """Returns the path of the mask of an example, for messages."""
 
+  def size(self, split: str, index: int) -> tuple[int, int]:
+    """Returns height and width of an example."""
+
   def ids(self, split: str, index: int) -> np.ndarray:
     """Returns the ids of an example as its mask file stores them."""
 
@@ -82,6 +85,9 @@ class Files:
 
   def mask_name(self, split: str, index: int) -> str:
     return str(self.splits[split][index].mask.relative_to(self.root))
+
+  def size(self, split: str, index: int) -> tuple[int, int]:
+    return decoding.image_header(self.splits[split][index].image)[0]
 
   def ids(self, split: str, index: int) -> np.ndarray:
     """Returns the ids of a mask after checking its size.
@@ -138,6 +144,10 @@ class Drawn:
 
   def mask_name(self, split: str, index: int) -> str:
     return self.name(split, index)
+
+  def size(self, split: str, index: int) -> tuple[int, int]:
+    height, width = self.read(split, index)[1].shape
+    return height, width
 
   def ids(self, split: str, index: int) -> np.ndarray:
     return self.read(split, index)[1]

@@ -26,7 +26,7 @@ import numpy as np
 from jaxseg import sharding
 from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers import crf_settings
-from jaxseg.layers.bilinear import interpolate, taps
+from jaxseg.layers.bilinear import interpolate, rational_taps, taps
 from jaxseg.layers.dense_crf import mean_field
 from jaxseg.layers.monte_carlo import monte_carlo
 from jaxseg.layers.resize import resize_bilinear, source_positions
@@ -204,24 +204,43 @@ def _refine(logits, image, crf: crf_settings.CRF, mesh):
   return refine(jnp.maximum(log_probability, np.log(MIN_PROBABILITY)), image)
 
 
-def make_predict(
-  model: nn.Module,
-  task: Task,
-  inference: Inference,
-  mesh: jax.sharding.Mesh | None = None,
-) -> Callable[[Any, jax.Array], jax.Array]:
-  """Returns a function (variables, uint8 images) -> class ids, to be jitted.
+def on_canvas(
+  logits: Logits, size: Int[Array, "n 2"], canvas: tuple[int, int]
+) -> Float[Array, "n *placed k"]:
+  """Resizes the logits of whole images to the areas of their labels.
 
-  The arguments are those of `make_predict_logits`.
+  The result is bilinear, with half-pixel centres.
+
+  Args:
+    logits: Logits at the size of the network's input. Those of a network that
+      classifies images are returned unchanged.
+    size: Height and width of the area of each label at the top left of the
+      canvas; 0 for examples that pad a batch.
+    canvas: Height and width of the canvas, at least those of `logits`.
+
+  Returns:
+    Logits of the size of the canvas. The values outside an area are finite, but
+    have no meaning.
   """
-  logits = make_predict_logits(model, task, inference, mesh)
+  if logits.ndim == 2:
+    return logits
+  shape = logits.shape[1:3]
 
-  def predict(
-    variables: Any, image: UInt8[Array, "n h w 3"]
-  ) -> Int[Array, "n *pixels"]:
-    return jnp.argmax(logits(variables, image), axis=-1).astype(jnp.int32)
+  def pad(x):
+    rest = [(0, c - s) for c, s in zip(canvas, shape, strict=True)]
+    return jnp.pad(x, ((0, 0), *rest, (0, 0)))
 
-  return predict
+  @jax.vmap
+  def resize(x, area):
+    for axis in (0, 1):
+      # Position (i + 1/2) in / out - 1/2 as a fraction of integers.
+      i, out = jnp.arange(canvas[axis]), jnp.maximum(area[axis], 1)
+      at = rational_taps((2 * i + 1) * shape[axis] - out, 2 * out, shape[axis])
+      x = interpolate(x, at, axis)
+    return x
+
+  fits = (size == jnp.asarray(shape)) | (size == 0)
+  return jax.lax.cond(jnp.all(fits), pad, lambda x: resize(x, size), logits)
 
 
 def ids_at_size(

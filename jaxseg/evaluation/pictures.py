@@ -92,9 +92,9 @@ def _borders(ids: Ids) -> np.ndarray:
 
 
 def comparison(
-  images: UInt8[np.ndarray, "n h w 3"],
-  labels: Integer[np.ndarray, "n h w"],
-  predictions: Integer[np.ndarray, "n h w"],
+  images: Sequence[np.ndarray],
+  labels: Sequence[np.ndarray],
+  predictions: Sequence[np.ndarray],
   *,
   palette: Palette,
   class_names: Sequence[str],
@@ -102,20 +102,21 @@ def comparison(
 ) -> Image.Image:
   """Draws image | truth | prediction, one example a row, and a legend.
 
-  Small images are enlarged and large ones reduced by whole factors. Ignored
+  Small images are enlarged and large ones reduced by one whole factor. Ignored
   pixels are striped in the truth and half striped in the prediction.
 
   Args:
-    images: The images.
-    labels: Class id, or ignore label, of each pixel.
-    predictions: Predicted class id of each pixel.
+    images: Images `[h, w, 3]`, uint8, which may have different sizes.
+    labels: Class id, or ignore label, of each pixel of each image, `[h, w]`.
+    predictions: Predicted class id of each pixel of each image, `[h, w]`.
     palette: Colour of each class.
     class_names: Name of each class.
     ignore_label: Id of pixels that count nowhere.
   """
   cells = []
+  sides = np.max([label.shape for label in labels], axis=0)
   for image, label, ids in zip(images, labels, predictions, strict=True):
-    image, label, ids = (_to_display(x) for x in (image, label, ids))
+    image, label, ids = (_to_display(x, sides) for x in (image, label, ids))
     truth = colour(label, palette, ignore_label)
     predicted = colour(ids, palette)
     # The sum of two bytes does not fit into one.
@@ -123,7 +124,9 @@ def comparison(
     ignored = (label == ignore_label)[..., None]
     predicted = np.where(ignored, mixed, predicted).astype(np.uint8)
     cells.append([Image.fromarray(x) for x in (image, truth, predicted)])
-  present = np.union1d(labels, predictions)
+  present = np.unique(
+    np.concatenate([*map(np.unique, (*labels, *predictions))])
+  )
   entries = [
     (tuple(int(v) for v in palette[i]), class_names[i])
     for i in present
@@ -134,20 +137,22 @@ def comparison(
   return _sheet(cells, ("image", "truth", "prediction"), entries)
 
 
-def _to_display(x: np.ndarray) -> np.ndarray:
-  """Repeats or drops pixels until the sides suit a screen."""
-  grow = -(-MIN_SIDE // min(x.shape[:2]))
-  shrink = -(-max(x.shape[:2]) // MAX_SIDE)
+def _to_display(x: np.ndarray, sides: np.ndarray) -> np.ndarray:
+  """Repeats or drops pixels until the largest sides suit a screen."""
+  grow = -(-MIN_SIDE // min(sides))
+  shrink = -(-max(sides) // MAX_SIDE)
   if shrink > 1:
-    return x[shrink // 2 :: shrink, shrink // 2 :: shrink]
-  grow = min(grow, max(MAX_SIDE // max(x.shape[:2]), 1))
+    # A side that is shorter than half the factor keeps its middle pixel.
+    rows, columns = (min(shrink // 2, side // 2) for side in x.shape[:2])
+    return x[rows::shrink, columns::shrink]
+  grow = min(grow, max(MAX_SIDE // max(sides), 1))
   return x.repeat(grow, axis=0).repeat(grow, axis=1)
 
 
 def _sheet(cells, titles, entries) -> Image.Image:
-  """Pastes rows of equal cells below their titles and above the legend."""
+  """Pastes rows of cells below their titles and above the legend."""
   font = ImageFont.load_default(size=15)
-  cell_w, cell_h = cells[0][0].size
+  cell_w, cell_h = np.max([row[0].size for row in cells], axis=0).tolist()
   width = len(titles) * (cell_w + GAP) + GAP
   top = LINE + GAP
   bottom = top + len(cells) * (cell_h + GAP)

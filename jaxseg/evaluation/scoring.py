@@ -2,8 +2,11 @@
 
 Training and the `evaluate` command use the same functions, so their scores
 agree. `jax.jit` adds the counts of all devices, and the host adds those of all
-batches in 64 bits. The examples that pad the last batch have the ignore label
+batches in 64 bits. The examples that pad a batch have the ignore label
 everywhere and count nowhere, so scores do not depend on the batch size.
+
+The network is applied to whole images without a canvas. Its logits are resized
+to the area of the label.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,14 +14,21 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from jaxseg import sharding
-from jaxseg.evaluation.inference import Inference, make_predict_logits
+from jaxseg.evaluation.inference import (
+  Inference,
+  make_predict_logits,
+  on_canvas,
+)
 from jaxseg.tasks.task import Scores, Task
 
-CountStep = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
+Batch = dict[str, jax.Array]
+Counts = dict[str, jax.Array]
+CountStep = Callable[[Any, Batch], tuple[Counts, jax.Array]]
 
 
 def make_count_step(
@@ -36,15 +46,23 @@ def make_count_step(
     mesh: Devices that batches are split over; None for one device.
 
   Returns:
-    A jitted function of (variables, batch) to the `counts` of the task.
+    A jitted function of (variables, batch) to the `counts` of the task and the
+    predicted class ids, int32, of the pixels of each canvas or of each image.
+    It is compiled once for each size of images.
   """
   predict_logits = make_predict_logits(model, task, inference, mesh)
 
   def count_step(variables, batch):
-    return task.counts(predict_logits(variables, batch["image"]), batch)
+    logits = predict_logits(variables, batch["image"])
+    canvas = batch["label"].shape[1:3]
+    logits = on_canvas(logits, batch["size"], canvas)
+    ids = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return task.counts(logits, batch), ids
 
-  replicated = None if mesh is None else sharding.replicated(mesh)
-  return jax.jit(count_step, out_shardings=replicated)
+  if mesh is None:
+    return jax.jit(count_step)
+  shardings = sharding.replicated(mesh), sharding.batch_split(mesh)
+  return jax.jit(count_step, out_shardings=shardings)
 
 
 def score(
@@ -55,6 +73,7 @@ def score(
   *,
   total: int | None = None,
   progress: bool = True,
+  watch: Callable[[Batch, jax.Array], None] | None = None,
 ) -> Scores:
   """Scores all batches of a split.
 
@@ -65,6 +84,7 @@ def score(
     task: Task that turns the added counts into scores.
     total: Number of batches, for the progress bar.
     progress: Whether to show a progress bar.
+    watch: Function that is called with each batch and its predictions.
 
   Returns:
     The `scores` of the task.
@@ -80,9 +100,15 @@ def score(
     dynamic_ncols=True,
   )
   sums: dict[str, np.ndarray] = {}
+
+  def counted(batch):
+    counts, ids = count_step(variables, batch)
+    if watch is not None:
+      watch(batch, ids)
+    return counts
+
   # The counts of a batch are read while the next batch is computed.
-  results = (count_step(variables, batch) for batch in bar)
-  for counts in sharding.one_ahead(results):
+  for counts in sharding.one_ahead(map(counted, bar)):
     for key, count in counts.items():
       sums[key] = sums.get(key, 0) + _in_64_bits(np.asarray(count))
   return task.scores(sums)

@@ -1,7 +1,9 @@
 """Loads a trained network from its work directory."""
 
+from collections.abc import Callable
 import dataclasses
 import functools
+import threading
 from typing import Any
 
 from etils import epath
@@ -13,7 +15,7 @@ import numpy as np
 
 from jaxseg import config_check, files, tasks
 from jaxseg.data import decoding
-from jaxseg.data.placement import Placement
+from jaxseg.data.placement import Placement, resize_image
 from jaxseg.errors import UserError
 from jaxseg.evaluation import inference
 from jaxseg.evaluation.inference import Inference
@@ -39,6 +41,12 @@ class Run:
   model: nn.Module
   variables: dict[str, Any]
   step: int
+  _lock: threading.Lock = dataclasses.field(
+    default_factory=threading.Lock, init=False, repr=False, compare=False
+  )
+  _compiled: dict[tuple[int, int], Callable] = dataclasses.field(
+    default_factory=dict, init=False, repr=False, compare=False
+  )
 
   @property
   def task(self) -> Task:
@@ -53,9 +61,10 @@ class Run:
   def predict(self, image: decoding.RgbImage) -> Integer[np.ndarray, "h w"]:
     """Returns the class id of each pixel of an RGB image of any size.
 
-    The first call compiles the network for the evaluation canvas. An image that
-    is larger than the canvas is shrunk to fit it, and its logits are enlarged
-    to its size. Several threads may call this method at the same time.
+    The image is resized to the size that `evaluate` gives it, which is at most
+    that of the evaluation canvas, and the logits are resized to the size of the
+    image. The network is compiled once for each of these sizes. Several threads
+    may call this method at the same time.
 
     The values of a uint16 image are scaled as those of 16-bit files, by
     `config.data.bits`.
@@ -64,33 +73,37 @@ class Run:
       UserError: The network classifies whole images, or was trained on images
         of 8 bits and `image` has 16.
     """
-    # `place` expects labels; they are not used here.
-    labels = np.zeros(image.shape[:2], np.uint8)
-    example = self._placement.place(image, labels, np.dtype(np.uint8))
-    logits = self.compiled(self.variables, example["image"][None])
-    h, w = example["size"]
-    return inference.ids_at_size(np.asarray(logits)[0, :h, :w], image.shape[:2])
+    size = self._placement.input_size(image.shape[:2])
+    x = resize_image(decoding.eight_bits(image, self.config.data.bits), size)
+    logits = self.compiled(size)(self.variables, x[None])
+    return inference.ids_at_size(np.asarray(logits)[0], image.shape[:2])
 
-  @functools.cached_property
-  def compiled(self):
-    """The inference function, compiled for one image on the evaluation canvas.
+  def compiled(self, size: tuple[int, int]) -> Callable:
+    """Compiles the inference function for one image, once for each size.
 
-    It is a function of (variables, uint8 images) to logits.
+    Args:
+      size: Height and width of the network's input.
+
+    Returns:
+      A function of (variables, uint8 images) to logits.
+
+    Raises:
+      UserError: The network classifies whole images.
     """
     if self.config.task == "classification":
       raise UserError(
         f"{self.config.name} classifies whole images, so it predicts no masks; "
         "expected the run of a segmentation network"
       )
-    predict_logits = inference.make_predict_logits(
-      self.model, self.task, self.inference
-    )
-    shape = (1, *self._placement.canvas, 3)
-    return (
-      jax.jit(predict_logits)
-      .lower(self.variables, jax.ShapeDtypeStruct(shape, np.uint8))
-      .compile()
-    )
+    with self._lock:  # Threads that need the same size compile it once.
+      if size not in self._compiled:
+        image = jax.ShapeDtypeStruct((1, *size, 3), np.uint8)
+        predict_logits = inference.make_predict_logits(
+          self.model, self.task, self.inference
+        )
+        lowered = jax.jit(predict_logits).lower(self.variables, image)
+        self._compiled[size] = lowered.compile()
+      return self._compiled[size]
 
   @functools.cached_property
   def _placement(self) -> Placement:

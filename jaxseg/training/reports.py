@@ -3,6 +3,8 @@
 Only the first process writes.
 """
 
+from collections.abc import Sequence
+
 from etils import epath
 import numpy as np
 
@@ -62,9 +64,9 @@ class Reports:
   def picture(
     self,
     step: int,
-    images: np.ndarray,
-    labels: np.ndarray,
-    predictions: np.ndarray,
+    images: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
   ) -> None:
     """Writes a picture with a row of image, truth and prediction per example.
 

@@ -59,8 +59,6 @@ class Experiment:
     ema_decay: Decay of the moving average of the variables; 0 for no average.
     seed: Seed of parameters, data order, augmentation and dropout.
     image_size: Height and width of the images that the network trains on.
-    eval_batch_size: Global batch size of evaluation, a multiple of the number
-      of devices.
     options: Options of the training loop.
   """
 
@@ -76,7 +74,6 @@ class Experiment:
   ema_decay: float
   seed: int
   image_size: tuple[int, int]
-  eval_batch_size: int
   options: LoopOptions
 
   @property
@@ -172,7 +169,6 @@ def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
     ema_decay=config.optimizer.ema_decay,
     seed=config.seed,
     image_size=tuple(config.augment.crop),
-    eval_batch_size=sharding.round_up(config.eval.batch_size, mesh.size),
     options=LoopOptions(**config.train.to_dict()),
   )
 

@@ -6,11 +6,14 @@ import jax
 import numpy as np
 
 from jaxseg import sharding
-from jaxseg.evaluation import inference, scoring
+from jaxseg.data.placement import resize_image
+from jaxseg.evaluation import scoring
 from jaxseg.tasks import tables
 from jaxseg.training.reports import Reports
 from jaxseg.training.setup import Experiment
 from jaxseg.training.state import TrainState
+
+Row = dict[str, np.ndarray]
 
 
 class Validation:
@@ -20,53 +23,60 @@ class Validation:
     self, experiment: Experiment, mesh: jax.sharding.Mesh, reports: Reports
   ):
     self._experiment, self._mesh, self._reports = experiment, mesh, reports
-    model, task = experiment.model, experiment.task
-    settings = experiment.inference
-    self._count_step = scoring.make_count_step(model, task, settings, mesh)
-    self._predict = jax.jit(
-      inference.make_predict(model, task, settings, mesh),
+    self._count_step = scoring.make_count_step(
+      experiment.model, experiment.task, experiment.inference, mesh
+    )
+    self._batches = experiment.dataset.eval_batches(
+      process_index=jax.process_index(), process_count=jax.process_count()
+    )
+    if len(self._batches.shapes) > 1 and jax.process_index() == 0:
+      print(self._batches)
+    count = experiment.options.picture_count
+    self._first_rows = jax.jit(
+      lambda rows: jax.tree.map(lambda x: x[:count], rows),
       out_shardings=sharding.replicated(mesh),
     )
 
   def __call__(self, state: TrainState, step: int) -> dict[str, Any]:
     """Writes scores and a picture to the work directory; returns the scores."""
-    dataset = self._experiment.dataset
-    variables = state.variables()
-    examples = dataset.splits[dataset.eval_split]
+    drawn: list[Row] = []
     scores = scoring.score(
       self._count_step,
-      variables,
-      self._batches(),
+      state.variables(),
+      sharding.device_batches(self._batches, self._mesh),
       self._experiment.task,
-      total=-(-examples // self._experiment.eval_batch_size),
+      total=len(self._batches),
+      watch=lambda batch, ids: self._collect(drawn, batch, ids),
     )
-    self._reports.scalars(step, dataset.eval_split, tables.flat(scores))
-    if self._experiment.options.picture_count:
-      self._draw(variables, step)
+    split = self._experiment.dataset.eval_split
+    self._reports.scalars(step, split, tables.flat(scores))
+    if drawn:
+      self._reports.picture(step, *_cells(drawn))
     return scores
 
-  def _batches(self):
-    """Returns the global batches of the split; the last one is padded."""
-    return sharding.device_batches(
-      self._experiment.dataset.eval_batches(
-        process_index=jax.process_index(), process_count=jax.process_count()
-      ),
-      self._mesh,
-    )
+  def _collect(
+    self, drawn: list[Row], batch: dict[str, jax.Array], ids: jax.Array
+  ) -> None:
+    """Adds examples of a batch to `drawn` until there are enough.
 
-  def _draw(self, variables: Any, step: int) -> None:
-    """Draws the first examples of the split and their predictions."""
-    count = self._experiment.options.picture_count
-    batch = next(iter(self._batches()))
-    predictions = self._predict(variables, batch["image"])
-    # Each process reads the first examples on its own first device.
-    images, labels = (
-      np.asarray(batch[key].addressable_shards[0].data)[:count]
-      for key in ("image", "label")
-    )
-    predictions = np.asarray(predictions)[: len(images)]
-    if predictions.ndim == 1:
-      # A classifier predicts one class, which fills the picture.
-      predictions = predictions[:, None, None]
-    predictions = np.broadcast_to(predictions, labels.shape)
-    self._reports.picture(step, images, labels, predictions)
+    All processes call it, because the rows of a batch lie on all devices.
+    """
+    missing = self._experiment.options.picture_count - len(drawn)
+    if missing <= 0:
+      return
+    rows = jax.device_get(self._first_rows({**batch, "ids": ids}))
+    examples = np.flatnonzero(rows["index"] >= 0)[:missing]
+    drawn += [{key: x[i] for key, x in rows.items()} for i in examples]
+
+
+def _cells(rows: list[Row]) -> tuple[list[np.ndarray], ...]:
+  """Returns images, labels and predictions, all of the area of the label."""
+  images, labels, predictions = [], [], []
+  for row in rows:
+    height, width = size = tuple(int(side) for side in row["size"])
+    images.append(resize_image(row["image"], size))
+    labels.append(row["label"][:height, :width])
+    # A classifier predicts one class, which fills the picture.
+    ids = np.broadcast_to(row["ids"], row["label"].shape)
+    predictions.append(ids[:height, :width])
+  return images, labels, predictions

@@ -88,6 +88,18 @@ def test_predicted_files_have_the_scores_of_evaluate(
   )
 
 
+def test_a_larger_canvas_changes_no_prediction(trained):
+  """The fill colour of a canvas is no part of the scene."""
+  image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+  found = []
+  for canvas in ((24, 32), (48, 64)):
+    run = load_run(trained)
+    run.config.eval.canvas = canvas
+    found.append(run.predict(image))
+  assert len(np.unique(found[0])) > 1
+  np.testing.assert_array_equal(*found)
+
+
 def test_a_moved_run_and_its_other_checkpoint(trained, tmp_path, capsys):
   moved = shutil.copytree(trained, tmp_path / "elsewhere")
   last = evaluate(moved, capsys, "--checkpoint=last")

@@ -10,6 +10,7 @@ import pytest
 
 from jaxseg import data
 from jaxseg.data import order, shapes, sources
+from jaxseg.data.evaluation import EvalBatches
 from jaxseg.errors import UserError
 
 LOADERS = ("tfdata", "resident")
@@ -102,19 +103,53 @@ def test_parts_of_processes_join_to_the_whole(opened, loader):
   whole = take(dataset.train_batches(start_step=1), 5)
   split = joined(lambda **kw: dataset.train_batches(start_step=1, **kw))
   assert_same(whole, split)
-  whole = take(dataset.eval_batches("val"), 5)
-  assert_same(whole, joined(lambda **kw: dataset.eval_batches("val", **kw)))
+  whole = list(dataset.eval_batches("train"))
+  parts = [
+    list(dataset.eval_batches("train", process_index=i, process_count=2))
+    for i in range(2)
+  ]
+  for batch, *halves in zip(whole, *parts, strict=True):
+    index = np.concatenate([half["index"] for half in halves])
+    n = len(batch["index"])
+    np.testing.assert_array_equal(index[:n], batch["index"])
+    assert (index[n:] == -1).all()
+    image = np.concatenate([half["image"] for half in halves])
+    np.testing.assert_array_equal(image[:n], batch["image"])
 
 
-def test_evaluation_pads_the_last_batch(opened):
+def test_evaluation_fills_the_input_with_the_image(folder, opened):
+  """Images of one size make a batch; the label stays on the canvas."""
   batches = {k: take(d.eval_batches("train"), 99) for k, d in opened.items()}
   assert_same(*batches.values())
-  last = batches["resident"][-1]
-  np.testing.assert_array_equal(last["index"], [4, 5, 6, -1])
-  assert (last["label"][3] == 255).all()
-  np.testing.assert_array_equal(last["size"][3], [0, 0])
-  mean = np.asarray(opened["resident"].mean)
-  assert (last["image"][3] == np.round(mean * 255)).all()
+  source = sources.find(
+    "folder", str(folder({"train": 7, "val": 3}, sizes=SIZES))
+  )
+  shapes = [b["image"].shape[1:3] for b in batches["tfdata"]]
+  assert shapes == [(13, 16), (16, 16), (7, 9), (16, 5)]
+  index = [b["index"].tolist() for b in batches["tfdata"]]
+  assert index == [[0, 4], [1, 5], [2, 6], [3]]
+  for batch in batches["tfdata"]:
+    for row, i in enumerate(batch["index"]):
+      image, ids = source.read("train", int(i))
+      if image.shape == batch["image"][row].shape:
+        np.testing.assert_array_equal(batch["image"][row], image)
+        h, w = ids.shape
+        np.testing.assert_array_equal(batch["label"][row, :h, :w], ids)
+        assert (batch["label"][row, h:] == 255).all()
+
+
+def test_evaluation_pads_the_batches_of_several_devices(opened):
+  examples = opened["resident"]._examples("train")
+  batches = EvalBatches(examples, 3, devices=4)
+  assert (
+    str(batches) == "evaluating 7 images in 4 shapes; each is compiled once"
+  )
+  found = list(batches)
+  assert len(found) == len(batches) == 4
+  np.testing.assert_array_equal(found[0]["index"], [0, 4, -1, -1])
+  assert found[0]["image"].dtype == np.uint8
+  assert (found[0]["label"][2:] == 255).all()
+  assert (found[0]["size"][2:] == 0).all()
 
 
 def test_batch_larger_than_the_set(both_loaders):
@@ -122,14 +157,14 @@ def test_batch_larger_than_the_set(both_loaders):
   assert_same(*(take(d.train_batches(start_step=2), 2) for d in opened))
   both = [take(d.eval_batches("val"), 9) for d in opened]
   assert_same(*both)
-  assert len(both[0]) == 1
 
 
 def test_evaluation_canvas(both_loaders):
   opened = both_loaders(eval_canvas=(40, 24)).values()
   both = [take(d.eval_batches("val"), 9) for d in opened]
   assert_same(*both)
-  assert both[0][0]["image"].shape == (4, 40, 24, 3)
+  assert both[0][0]["image"].shape == (1, 40, 12, 3)
+  assert both[0][0]["label"].shape == (1, 40, 24)
   np.testing.assert_array_equal(both[0][0]["size"][0], [40, 12])  # not shrunk
 
 
@@ -175,8 +210,6 @@ def test_indivisible_batch(opened, loader):
   dataset = opened[loader]
   with pytest.raises(UserError, match="train.batch_size=4 .* 3, 6"):
     dataset.train_batches(process_count=3)
-  with pytest.raises(UserError, match="eval.batch_size=4 .* 3, 6"):
-    dataset.eval_batches("val", process_count=3)
 
 
 def test_shapes_from_both_loaders(configure, monkeypatch):
@@ -205,7 +238,7 @@ config.data.update(
 dataset = data.open(config)
 batches = dataset.train_batches()
 next(batches)
-others = dataset.eval_batches("val")
+others = iter(dataset.eval_batches("val"))
 next(others)
 """
   ended = subprocess.run([sys.executable, "-c", program], capture_output=True)
@@ -227,7 +260,7 @@ config = with_data("folder")
 config.data.update(path={str(folder())!r}, loader="resident", canvas=(16, 16))
 dataset = data.open(config)
 assert next(dataset.train_batches())["image"].shape == (16, 16, 16, 3)
-assert sum(len(b["index"]) for b in dataset.eval_batches("val")) == 16
+assert sum(len(b["index"]) for b in dataset.eval_batches("val")) == 3
 assert dataset.splits["val"] == 3
 """
   subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)

@@ -41,13 +41,15 @@ def test_processes_read_consecutive_parts():
   np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
-def test_evaluation_order_is_padded():
-  shares = [order.Share("eval.batch_size", 4, i, 2) for i in range(2)]
-  batches = [list(order.eval_indices(5, share)) for share in shares]
-  found = np.concatenate(
-    [np.concatenate(pair) for pair in zip(*batches, strict=True)]
-  )
-  np.testing.assert_array_equal(found, [0, 1, 2, 3, 4, -1, -1, -1])
+def test_evaluation_batches_have_one_shape_each():
+  """Each example occurs once; small groups have small batches."""
+  a, b = (8, 6), (6, 8)
+  shapes = [a, b, a, a, b, a, a]
+  found = [(s, i.tolist()) for s, i in order.eval_batches(shapes, 4)]
+  assert found == [(a, [0, 2, 3, 5]), (a, [6, -1, -1, -1]), (b, [1, 4])]
+  found = [i.tolist() for _, i in order.eval_batches(shapes, 3, multiple=4)]
+  assert found == [[0, 2, 3, 5], [6, -1, -1, -1], [1, 4, -1, -1]]
+  assert list(order.eval_batches([], 4)) == []
 
 
 def test_indivisible_batch_names_valid_sizes():

@@ -78,6 +78,38 @@ def test_fitted_size(size, fitted):
   assert fitted_size(size, (12, 16)) == fitted
 
 
+@pytest.mark.parametrize(
+  "size, canvas, expected",
+  [
+    ((512, 512), (512, 512), (512, 512)),
+    ((360, 480), (512, 512), (352, 480)),  # steps of 32
+    ((3000, 4000), (512, 512), (384, 512)),  # 4:3 is 12 steps of 16
+    ((1080, 1920), (512, 512), (288, 512)),  # 16:9 is 9 steps of 16
+    ((2000, 3000), (512, 512), (352, 512)),  # 3:2 is 10.7 steps
+    ((64, 64), (128, 128), (64, 64)),
+    ((1, 1), (512, 512), (32, 32)),
+    ((1000, 1), (12, 16), (12, 1)),
+    ((5, 16), (10, 16), (5, 16)),
+    ((360, 480), (360, 480), (360, 480)),
+  ],
+)
+def test_input_size_is_a_multiple_of_a_sixteenth(size, canvas, expected):
+  placement = Placement(canvas, (0, 0, 0), 255)
+  assert placement.input_size(size) == expected
+
+
+def test_whole_image_is_resized_once_and_its_label_is_placed():
+  image, label = example(30, 29)
+  made = PLACEMENT.place_whole(image, label, UINT8)
+  assert made["image"].shape == (12, 12, 3)  # fitted to 12x12, as 12 steps
+  rows, columns = triangle(30, 12), triangle(29, 12)
+  expected = np.einsum("ih,jw,hwc->ijc", rows, columns, image)
+  assert np.abs(made["image"] - expected).max() <= 1
+  placed = PLACEMENT.place(image, label, UINT8)
+  np.testing.assert_array_equal(made["label"], placed["label"])
+  np.testing.assert_array_equal(made["size"], placed["size"])
+
+
 def test_labels_are_mapped_before_they_are_placed():
   placement = Placement((4, 4), (0, 0, 0), 9, label_map=((255, 1), (11, 9)))
   ids = np.array([[0, 255], [11, 1]], np.uint8)

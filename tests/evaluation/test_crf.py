@@ -94,15 +94,20 @@ def test_a_mesh_scores_what_one_device_scores():
   how, model, variables = setup()
   image = images(n=8)
   label = jnp.asarray(np.random.default_rng(1).integers(0, 2, (8, 7, 9)))
-  batch = {"image": np.asarray(image), "label": np.asarray(label, np.uint8)}
-  one = scoring.make_count_step(model, TASK, how)(variables, batch)
+  batch = {
+    "image": np.asarray(image),
+    "label": np.asarray(label, np.uint8),
+    "size": np.array(4 * [(7, 9)] + 3 * [(6, 8)] + [(0, 0)], np.int32),
+  }
+  one, one_ids = scoring.make_count_step(model, TASK, how)(variables, batch)
   mesh = sharding.make_mesh()
   assert mesh.size == 8
-  many = scoring.make_count_step(model, TASK, how, mesh)(
+  many, many_ids = scoring.make_count_step(model, TASK, how, mesh)(
     jax.device_put(variables, sharding.replicated(mesh)),
     sharding.global_batch(batch, mesh),
   )
   np.testing.assert_array_equal(many["confusion"], one["confusion"])
+  np.testing.assert_array_equal(many_ids, one_ids)
   np.testing.assert_allclose(many["loss_sum"], one["loss_sum"], rtol=1e-5)
 
 

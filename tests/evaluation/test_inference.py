@@ -15,8 +15,8 @@ from jaxseg.evaluation import inference
 from jaxseg.evaluation.inference import (
   Inference,
   ids_at_size,
-  make_predict,
   make_predict_logits,
+  on_canvas,
   predict_logits,
   window_starts,
 )
@@ -211,9 +211,25 @@ def test_prediction_normalises_bytes():
   applied = (model, task, Inference())
   got = make_predict_logits(*applied)(variables, jnp.asarray(image))
   np.testing.assert_allclose(got, expected, atol=1e-4)
-  ids = make_predict(*applied)(variables, jnp.asarray(image))
-  assert ids.dtype == jnp.int32
-  np.testing.assert_array_equal(ids, np.asarray(got).argmax(axis=-1))
+
+
+def test_logits_are_resized_to_the_area_of_each_label():
+  """Each area equals a bilinear resize; areas of the input's size are exact."""
+  rng = np.random.default_rng(0)
+  logits = jnp.asarray(rng.normal(size=(4, 9, 8, 3)), jnp.float32)
+  sizes = np.array([(9, 8), (7, 8), (12, 11), (0, 0)], np.int32)
+  place = jax.jit(on_canvas, static_argnames="canvas")
+  got = place(logits, sizes, canvas=(12, 11))
+  assert got.shape == (4, 12, 11, 3) and np.isfinite(got).all()
+  for i, (h, w) in enumerate(sizes[:3].tolist()):
+    expected = resize_bilinear(logits[i : i + 1], (h, w), align_corners=False)
+    np.testing.assert_allclose(got[i, :h, :w], expected[0], atol=1e-5)
+  np.testing.assert_array_equal(got[0, :9, :8], logits[0])
+  plain = place(logits, sizes[[0, 0, 3, 0]], canvas=(12, 11))
+  np.testing.assert_array_equal(plain[:, :9, :8], logits)
+  np.testing.assert_array_equal(plain[:, 9:], 0)
+  classes = jnp.ones((4, 3))
+  assert on_canvas(classes, jnp.asarray(sizes), (12, 11)) is classes
 
 
 @pytest.mark.parametrize("size", [(9, 7), (23, 7), (4, 30), (40, 50), (1, 1)])

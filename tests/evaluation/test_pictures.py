@@ -70,9 +70,9 @@ def sheet(size, n=2, ignored=True):
   images = np.random.default_rng(2).integers(0, 256, (n, *size, 3), np.uint8)
   return (
     pictures.comparison(
-      images,
-      labels,
-      ids((n, *size), seed=3),
+      list(images),
+      list(labels),
+      list(ids((n, *size), seed=3)),
       palette=PALETTE,
       class_names=NAMES,
       ignore_label=IGNORE,
@@ -92,6 +92,28 @@ def test_small_images_are_enlarged_by_whole_factors(size, factor):
   np.testing.assert_array_equal(
     pixels[top:, pictures.GAP :][: cell.shape[0], : cell.shape[1]], cell
   )
+
+
+def test_examples_of_different_sizes_share_one_factor():
+  sizes = [(64, 48), (32, 64)]
+  images = [np.full((*size, 3), 77, np.uint8) for size in sizes]
+  labels = [np.ones(size, np.uint8) for size in sizes]
+  picture = pictures.comparison(
+    images,
+    labels,
+    labels,
+    palette=PALETTE,
+    class_names=NAMES,
+    ignore_label=IGNORE,
+  )
+  pixels = np.asarray(picture)
+  top, gap = pictures.LINE + pictures.GAP, pictures.GAP
+  for row, (height, width) in enumerate(4 * np.array(sizes)):
+    cell = pixels[top + row * (256 + gap) :, gap:][:256, :256]
+    inside = np.zeros((256, 256), bool)
+    inside[:height, :width] = True
+    assert (cell[inside] == 77).all()
+    assert (cell[~inside] == pictures.PAPER[0]).all()
 
 
 @pytest.mark.parametrize("size", [(1024, 2048), (360, 480), (10, 3000)])
@@ -123,9 +145,9 @@ def test_legend_lists_any_number_of_classes(classes):
   palette = rng.integers(0, 256, (classes, 3)).tolist()
   labels = (np.arange(64 * 64) % classes).reshape(1, 64, 64)
   picture = pictures.comparison(
-    np.zeros((1, 64, 64, 3), np.uint8),
-    labels,
-    labels,
+    [np.zeros((64, 64, 3), np.uint8)],
+    list(labels),
+    list(labels),
     palette=palette,
     class_names=tuple(f"class number {i}" for i in range(classes)),
     ignore_label=IGNORE,

@@ -181,11 +181,12 @@ def test_the_next_step_is_dispatched_before_the_last_is_read():
 
   def eval_step(variables, batch):
     events.append(f"start {batch['number']}")
-    return {
+    counts = {
       "confusion": Count(batch["number"]),
       "loss_sum": 1.0,
       "loss_weight": 2.0,
     }
+    return counts, batch["number"]
 
   scores = scoring.score(
     eval_step, {}, ({"number": i} for i in range(3)), TWO, progress=False
@@ -204,7 +205,7 @@ def test_the_next_step_is_dispatched_before_the_last_is_read():
 def test_counts_add_up_beyond_int32():
   def eval_step(variables, batch):
     confusion = np.diag([2**31 - 1, 2**31 - 1]).astype(np.int32)
-    return {"confusion": confusion, "loss_sum": 0.0, "loss_weight": 1.0}
+    return {"confusion": confusion, "loss_sum": 0.0, "loss_weight": 1.0}, None
 
   scores = scoring.score(eval_step, {}, [{}] * 5, TWO, progress=False)
   assert scores["confusion"].sum() == 10 * (2**31 - 1)

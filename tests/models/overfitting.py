@@ -13,7 +13,7 @@ import numpy as np
 from config_files import load_config
 from jaxseg import analysis, metrics
 from jaxseg.data import shapes
-from jaxseg.evaluation.inference import make_predict
+from jaxseg.evaluation import scoring
 from jaxseg.training import setup, step
 
 # Scenes of few and large figures, which an output stride of 32 can draw.
@@ -39,16 +39,11 @@ def overfit(name: str) -> float:
     seed=experiment.seed,
   )
   batch = jax.tree.map(jnp.asarray, draw_batch(SCENES))
-  predict = jax.jit(make_predict(model, task, experiment.inference))
+  count_step = scoring.make_count_step(model, task, experiment.inference)
 
   def miou(state) -> float:
-    confusion = metrics.confusion_matrix(
-      batch["label"],
-      predict(state.variables(), batch["image"]),
-      num_classes=task.num_classes,
-      ignore_label=task.ignore_label,
-    )
-    return metrics.scores(np.asarray(confusion, np.int64))["miou"]
+    counts, _ = count_step(state.variables(), batch)
+    return metrics.scores(np.asarray(counts["confusion"], np.int64))["miou"]
 
   return analysis.overfit(
     jax.jit(train_step, donate_argnums=0),
