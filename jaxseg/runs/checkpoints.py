@@ -201,7 +201,7 @@ class Checkpoints:
       return None
     try:
       return self._finite_score(json.loads(path.read_bytes()))
-    except (ValueError, TypeError, KeyError) as error:
+    except (IsADirectoryError, KeyError, TypeError, ValueError) as error:
       raise _damaged(step, "metrics/metrics: not a score in JSON") from error
 
   def restore(self, like: Any, step: int | None = None) -> Any:

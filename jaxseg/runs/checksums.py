@@ -33,19 +33,20 @@ def find_damage(folder: epath.Path) -> str | None:
   """
   try:
     expected = json.loads((folder / NAME).read_bytes())
+    states = {name: [size, crc] for name, (size, crc) in expected.items()}
   except FileNotFoundError:
     return None
-  except ValueError:
-    return f"{NAME}: not JSON"
-  for name, (size, crc) in expected.items():
-    try:
-      found = (folder / name).stat().length
-      if found < size:
-        return f"{name}: truncated, {found} of {size} bytes"
-      if [found, crc] != _state(folder / name):
-        return f"{name}: changed since it was written"
-    except FileNotFoundError:
+  except (AttributeError, TypeError, ValueError):
+    return f"{NAME}: not a table of checksums in JSON"
+  for name, state in states.items():
+    path = folder / name
+    if not path.exists() or path.is_dir():
       return f"{name}: missing"
+    found = path.stat().length
+    if found < state[0]:
+      return f"{name}: truncated, {found} of {state[0]} bytes"
+    if _state(path) != state:
+      return f"{name}: changed since it was written"
   return None
 
 

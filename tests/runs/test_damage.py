@@ -76,7 +76,15 @@ DAMAGES = {
   ),
   "torn_checksums": (
     lambda folder: (folder / "default" / checksums.NAME).write_text('{"d'),
-    "checksums.json: not JSON",
+    "checksums.json: not a table",
+  ),
+  "other_checksums": (
+    lambda folder: (folder / "default" / checksums.NAME).write_text("[3]"),
+    "checksums.json: not a table",
+  ),
+  "other_score": (
+    lambda folder: (folder / "metrics" / "metrics").write_text("[3]"),
+    "metrics/metrics: not a score",
   ),
   "torn_score": (
     lambda folder: (folder / "metrics" / "metrics").write_text('{"mi'),
