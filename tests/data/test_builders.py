@@ -185,12 +185,12 @@ def test_a_damaged_set_is_prepared_again(
   folder, configure, tmp_path, capsys, name
 ):
   config = configure(folder(), loader="tfdata")
-  batch = next(data.open(config).eval_batches())
+  batch = next(data.open(config).train_batches())
   [path] = prepared_sets(tmp_path)
   [file] = path.rglob(name)
   DAMAGES["truncated"](file)
   capsys.readouterr()
-  again = next(data.open(config).eval_batches())
+  again = next(data.open(config).train_batches())
   err = capsys.readouterr().err
   assert f"note: {path} is damaged (" in err and file.name in err
   np.testing.assert_array_equal(batch["image"], again["image"])
@@ -204,7 +204,7 @@ def test_damage_while_reading_names_the_file(folder, configure, tmp_path):
   [shard] = path.rglob("*train.array_record*")
   shard.write_bytes(b"\xff" * shard.stat().st_size)
   with pytest.raises(UserError) as error:
-    list(dataset.eval_batches("train"))
+    next(dataset.train_batches())
   line = str(error.value)
   assert "\n" not in line
   assert line.startswith(f"{path}: the prepared split 'train' is damaged")

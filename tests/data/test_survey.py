@@ -71,6 +71,6 @@ def test_16_bit_images_are_scaled_by_the_training_split(
   train = np.asarray(next(dataset.train_batches())["image"])
   assert len(np.unique(train)) > 200
   assert train.max() == round(255 * peak / white)
-  dark, bright = np.asarray(next(dataset.eval_batches())["image"])[:2]
+  dark, bright = np.asarray(next(iter(dataset.eval_batches()))["image"])[:2]
   assert dark.max() == round(255 * peak // 2 / white)
   assert bright.max() == 255
