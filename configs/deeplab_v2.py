@@ -35,7 +35,6 @@ def get_config(arg: str = "") -> ConfigDict:
   c.augment.update(crop=(321, 321), scale=(0.5, 1.5))
   c.train.update(steps=20_000, batch_size=10, eval_every=1000)
   pyramid = (("^aspp/.*kernel$", 10.0), ("^aspp/.*bias$", 20.0))
-  c.norm.name = "batch"
   if "vgg" in c.words:
     c.optimizer.learning_rate = 1e-3
     c.optimizer.multipliers = (*pyramid, ("bias$", 2.0))

@@ -40,7 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.augment.crop = (513, 513)
     c.train.norm_batches = 50
   recipes.deeplab_sgd(c, learning_rate=0.007, weight_decay=1e-4)
-  c.norm.update(name="batch", momentum=0.9997)
+  c.norm.momentum = 0.9997
   c.train.update(steps=30_000, batch_size=16, eval_every=1000)
   if "torchvision" in c.words:
     torchvision(c)
@@ -49,6 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
   if "finetune" in c.words:
     c.model.backbone.output_stride //= 2
     c.norm.frozen = True
+    c.train.norm_batches = 0
     c.optimizer.learning_rate = 0.001
   return c
 
@@ -69,6 +70,8 @@ def small(c: ConfigDict) -> None:
   """Sets a narrow, short ResNet at output stride 4, and rates to match."""
   recipes.small(c, learning_rate=4e-3, steps=1000)
   c.norm.momentum = 0.9
-  c.model.update(rates=(1, 2, 3), features=64)
-  c.model.cascade_blocks = min(c.model.cascade_blocks, 1)
+  if "cascade" in c.words:
+    c.model.cascade_blocks = 1
+  else:
+    c.model.update(rates=(1, 2, 3), features=64)
   recipes.narrow_resnet(c, output_stride=4)

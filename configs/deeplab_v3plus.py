@@ -52,7 +52,7 @@ def resnet(c: ConfigDict) -> None:
   name = c.model.backbone.name
   name = "resnet101" if name == "xception65" else name
   recipes.replace_backbone(c, name, stem="conv7")
-  c.norm.update(name="batch", momentum=0.9997)
+  c.norm.momentum = 0.9997
   c.optimizer.weight_decay = 1e-4
 
 
@@ -64,7 +64,7 @@ def small(c: ConfigDict) -> None:
   output hardly depends on it.
   """
   recipes.small(c, learning_rate=4e-3, steps=1000)
-  c.norm.update(name="batch", momentum=0.9)
+  c.norm.momentum = 0.9
   c.model.update(rates=(1, 2, 3), features=64, low_level_features=16)
   c.model.update(separable_aspp=False, separable_decoder=False)
   fields = dict(output_stride=8, stem="conv7", width=16)
@@ -74,6 +74,6 @@ def small(c: ConfigDict) -> None:
 def laptop(c: ConfigDict) -> None:
   """Sets a ResNet-18 at output stride 16, see `recipes.half_size`."""
   recipes.half_size(c)
-  c.norm.update(name="batch", momentum=0.9)
+  c.norm.momentum = 0.9
   c.model.update(rates=(2, 4, 6), features=128)
   recipes.replace_backbone(c, "resnet18", stem="conv7")

@@ -46,7 +46,6 @@ def get_config(arg: str = "") -> ConfigDict:
       ("/offset/bias$", 0.2),
       ("bias$", 2.0),
     )
-  c.norm.name = "batch"
   if "scratch" not in c.words:
     c.norm.frozen = True
     c.optimizer.multipliers = (*FROZEN, *c.optimizer.multipliers)

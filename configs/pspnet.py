@@ -58,7 +58,7 @@ def caffe(c: ConfigDict) -> None:
   if c.data.name == "folder":
     c.augment.crop = (473, 473)
   recipes.caffe_input(c, mean=(123.68, 116.779, 103.939))
-  c.norm.update(name="batch", momentum=0.95)
+  c.norm.momentum = 0.95
   biases = ("^(head|aux_head)/classifier/bias$", 20.0)
   c.optimizer.multipliers = (biases, *c.optimizer.multipliers)
   c.eval.update(mode="sliding", flip=True)

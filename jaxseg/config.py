@@ -24,7 +24,7 @@ its data set.
 from collections.abc import Sequence
 import difflib
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from jaxseg.errors import UserError, unknown_name
 
@@ -160,11 +160,15 @@ def base() -> ConfigDict:
   evaluation.absent = "skip"  # IoU of a class in neither truth nor prediction
 
   c.dtype = "float32"  # type of computation; "bfloat16" on accelerators
+  # The layers that normalise; None stands for the paper's value
   c.norm = norm = ConfigDict()
   norm.name = "paper"  # "paper" (the network's own), "batch", "group", "none"
-  norm.momentum = 0.9  # share of the old running average that is kept (batch)
-  norm.epsilon = 1e-5  # added to the variance (batch, group)
+  # Share of the old running average that is kept (batch)
+  norm.momentum = config_dict.placeholder(float)
+  norm.epsilon = config_dict.placeholder(float)  # added to the variance
   norm.frozen = False  # keep and apply the running averages (batch)
+  # Largest number of groups; it is lowered to divide the channels (group)
+  norm.groups = config_dict.placeholder(int)
   c.lock()
   return c
 

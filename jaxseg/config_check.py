@@ -19,6 +19,7 @@ from jaxseg.config_rules import (
   Flag,
   Many,
   Named,
+  Nothing,
   Number,
   Pattern,
   Row,
@@ -41,6 +42,8 @@ _INTERVAL = Whole(0, hint=" (0 = never)")
 _PATTERNS = Many(Pattern(), example=("bias$",))
 _RGB = "(red, green, blue)"
 _BYTES = "; divide values in 0..255 by 255"
+
+_PAPER = Nothing("the paper's value")
 
 FIELDS: dict[str, Rule] = {
   "name": Text(),
@@ -151,9 +154,10 @@ FIELDS: dict[str, Rule] = {
   "eval.absent": Choice(("skip", "zero", "one", "nan")),
   "dtype": Choice(("float32", "bfloat16", "float16")),
   "norm.name": Choice(("paper", "batch", "group", "none")),
-  "norm.momentum": _SHARE,
-  "norm.epsilon": Number(0, above=True, example=1e-5),
+  "norm.momentum": Either((_PAPER, Number(0, 1, example=0.9))),
+  "norm.epsilon": Either((_PAPER, Number(0, above=True, example=1e-5))),
   "norm.frozen": Flag(),
+  "norm.groups": Either((_PAPER, Whole(1, example=32))),
 }
 
 _COUNTS = Many(_COUNT, example=(1, 2, 3))
@@ -279,6 +283,7 @@ def _conflicts(config: ConfigDict) -> Iterator[str]:
   yield from _data_conflicts(config)
   yield from _loss_conflicts(config)
   yield from _training_conflicts(config)
+  yield from _norm_conflicts(config)
 
 
 def _data_conflicts(config: ConfigDict) -> Iterator[str]:
@@ -350,4 +355,40 @@ def _training_conflicts(config: ConfigDict) -> Iterator[str]:
     yield (
       f"optimizer.nesterov=True: optimizer.name={optimizer.name!r} has no "
       "Nesterov momentum; expected False, or optimizer.name='sgd'"
+    )
+
+
+# Fields of `config.norm` that each norm has. The paper's norm is a batch
+# normalisation in every network that has one.
+_NORM_FIELDS = {
+  "paper": ("momentum", "epsilon", "frozen"),
+  "batch": ("momentum", "epsilon", "frozen"),
+  "group": ("epsilon", "groups"),
+  "none": (),
+}
+
+
+def norm_settings(config: ConfigDict) -> dict[str, Any]:
+  """Returns the fields of `config.norm` that are set, without its name."""
+  values = {field: config.norm[field] for field in config.norm}
+  return {
+    field: value
+    for field, value in values.items()
+    if field != "name" and value is not None and value is not False
+  }
+
+
+def _norm_conflicts(config: ConfigDict) -> Iterator[str]:
+  name = config.norm.name
+  for field, value in norm_settings(config).items():
+    if field not in _NORM_FIELDS[name]:
+      having = [key for key, has in _NORM_FIELDS.items() if field in has]
+      yield (
+        f"norm.{field}={value}: norm.name={name!r} has no such field; leave it "
+        f"out, or set --config.norm.name={having[-1]}"
+      )
+  if config.norm.frozen and config.train.norm_batches:
+    yield (
+      f"train.norm_batches={config.train.norm_batches}: norm.frozen=True keeps "
+      "the running averages; set --config.train.norm_batches=0"
     )

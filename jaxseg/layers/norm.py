@@ -56,25 +56,57 @@ class BatchNorm(nn.BatchNorm):
         raise UserError(
           f"batch normalisation {'/'.join(self.scope.path)} has one value for "
           "each channel, for example one image pooled to a single pixel; it "
-          "needs two or more: increase --config.train.batch_size, or use "
-          "--config.norm.name=group, or --config.norm.name=batch with "
-          "--config.norm.frozen=True"
+          "needs two or more: increase --config.train.batch_size, or set "
+          "--config.norm.name=group, or set --config.norm.frozen=True to keep "
+          "the averages of loaded weights"
         )
     return super().__call__(x, use_running_average=not learns)
 
 
-class GroupNorm(nn.GroupNorm):
+class GroupNorm(nn.Module):
   """Group normalisation (Wu & He 2018, arXiv:1803.08494, Eq. 1).
 
+  The paper's 32 groups need 64 channels or more to have two channels each, and
+  a number of channels that 32 divides. Other layers get fewer groups, see
+  `group_count`.
+
   Attributes:
+    groups: Largest number of groups; 32 in the paper.
     epsilon: Constant added to the variance.
+    dtype: Computation dtype; statistics are always float32.
+    param_dtype: Dtype of the parameters.
   """
 
+  groups: int = 32
   epsilon: float = 1e-5
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
 
+  @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     del train  # Training and evaluation compute the same.
-    return super().__call__(x)
+    norm = nn.GroupNorm(
+      group_count(x.shape[-1], self.groups),
+      epsilon=self.epsilon,
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+      use_fast_variance=False,
+    )
+    # The parameters are those of this module: "norm/scale" and "norm/bias".
+    nn.share_scope(self, norm)
+    return norm(x)
+
+
+def group_count(channels: int, groups: int) -> int:
+  """Returns the number of groups that a layer is divided into.
+
+  It is the largest divisor of `channels` that is at most `groups` and leaves
+  two channels or more in each group. (A group of one channel, pooled to a
+  single pixel, would always become 0.) A prime number of channels is one group.
+  """
+  most = min(groups, channels // 2)
+  divisors = (n for n in range(most, 1, -1) if channels % n == 0)
+  return next(divisors, 1)
 
 
 class NoNorm(nn.Module):

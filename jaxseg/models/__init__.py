@@ -4,7 +4,7 @@ A network maps images to `{"logits": ..., "aux_...": ...}`. `create` builds one
 by name; `fields` lists the fields that it can be built with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 from typing import Any
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxseg import backbones
 from jaxseg.errors import UserError, unknown_name
-from jaxseg.layers.norm import NORMS
+from jaxseg.layers.norm import NORMS, BatchNorm
 from jaxseg.models import (
   classifier,
   deconvnet,
@@ -102,10 +102,12 @@ def create(name: str, *, num_classes: int, **fields) -> nn.Module:
     num_classes: Number of classes.
     **fields: Fields of the network; the others have the paper's values.
       `backbone` is a name, or a dict of "name" and fields; its other fields
-      have the values that `fields` returns for this backbone. `norm` is a key
-      of `NORMS`, or a dict of "name" and fields. `dtype` and `param_dtype` are
-      names such as "bfloat16". The backbone gets the same `norm`, `dtype` and
-      `param_dtype`.
+      have the values that `fields` returns for this backbone. `norm` is
+      "paper" or a key of `NORMS`, or a dict of "name" and fields. "paper" is
+      the network's and the backbone's own norm, and "batch" too if that is a
+      batch normalisation; fields that are missing or None have its values.
+      `dtype` and `param_dtype` are names such as "bfloat16". The backbone gets
+      the same `norm`, `dtype` and `param_dtype`.
 
   Raises:
     UserError: The network, its backbone, norm or a field is unknown.
@@ -116,17 +118,21 @@ def create(name: str, *, num_classes: int, **fields) -> nn.Module:
     if field not in known:
       raise unknown_name(f"field of {name}", field, known)
   shared = {}
-  if "norm" in fields:
-    shared["norm"] = _norm(fields["norm"])
   for field in ("dtype", "param_dtype"):
     if fields.get(field) is not None:
       shared[field] = jnp.dtype(fields[field])
+  norm = fields.pop("norm", "paper")
   fields = {**fields, **shared}
+  if "norm" in known:
+    fields["norm"] = _norm(norm, known["norm"])
   if name in PAPER_BACKBONES:
     spec = _backbone_spec(name, fields.get("backbone"))
     has = backbones.field_names(spec["name"])
     paper = _paper_backbone(name, spec["name"])
     passed = {key: value for key, value in shared.items() if key in has}
+    if "norm" in has:
+      own = backbones.defaults(backbones.BACKBONES[spec["name"]])
+      passed["norm"] = _norm(norm, {**own, **paper}["norm"])
     fields["backbone"] = backbones.create(spec, **{**paper, **passed})
   return entry(num_classes=num_classes, **fields)
 
@@ -215,9 +221,25 @@ def _paper_backbone(name: str, backbone: str) -> dict[str, Any]:
   return {k: v for k, v in PAPER_BACKBONES[name].items() if k in has}
 
 
-def _norm(spec: str | Mapping):
+def _norm(
+  spec: str | Mapping[str, Any], paper: Callable[..., nn.Module] | None
+) -> Callable[..., nn.Module] | None:
+  """Returns a factory of normalisation layers.
+
+  Args:
+    spec: "paper", a key of `NORMS`, or a dict of "name" and fields. Fields that
+      are None have the values of the paper's norm, or of the class.
+    paper: The norm of the network or of the backbone, None if it has none.
+  """
   fields = {"name": spec} if isinstance(spec, str) else dict(spec)
   name = fields.pop("name")
-  if name not in NORMS:
-    raise unknown_name("norm", name, NORMS)
-  return functools.partial(NORMS[name], **fields)
+  if name not in ("paper", *NORMS):
+    raise unknown_name("norm", name, ("paper", *NORMS))
+  given = {key: value for key, value in fields.items() if value is not None}
+  norm = paper if name == "paper" else NORMS[name]
+  kind = getattr(paper, "func", paper)
+  if name == "batch" and isinstance(kind, type) and issubclass(kind, BatchNorm):
+    norm = paper
+  if norm is None or not given:
+    return norm
+  return functools.partial(norm, **given)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.backbones.resnet import Bottleneck
-from jaxseg.errors import unknown_name
+from jaxseg.errors import UserError, unknown_name
 from jaxseg.layers.atrous_pyramid import AtrousSpatialPyramid, scaled_rates
 from jaxseg.layers.conv import (
   Conv,
@@ -90,6 +90,8 @@ class DeepLabV3(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
     )
+    if self.cascade_blocks:
+      self._check_cascade()
     features = self.backbone(image, train=train)
     context = self._cascade if self.cascade_blocks else self._pyramid
     x = context(conv)(features["c5"], train=train)
@@ -110,6 +112,20 @@ class DeepLabV3(nn.Module):
       )
       for key, value in logits.items()
     }
+
+  def _check_cascade(self) -> None:
+    """Raises UserError if fields of the pyramid are set, which is not built."""
+    of_pyramid = ["rates", "dropout_rate"]
+    if not self.final_conv:
+      of_pyramid.append("features")
+    for field in of_pyramid:
+      value, default = getattr(self, field), getattr(DeepLabV3, field)
+      if value != default:
+        raise UserError(
+          f"model.{field}={value}: {field} belongs to the pyramid, which "
+          f"model.cascade_blocks={self.cascade_blocks} replaces; leave it at "
+          f"{default}"
+        )
 
   def _pyramid(self, conv) -> nn.Module:
     return AtrousSpatialPyramid(

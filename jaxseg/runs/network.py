@@ -5,7 +5,7 @@ and image size. The exceptions that wrong values raise inside it are reported as
 one UserError, which names the fields that differ from the paper's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 import contextlib
 from typing import Any
 
@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxseg import models
-from jaxseg.config_check import leaves
+from jaxseg.config_check import leaves, norm_settings
 from jaxseg.errors import UserError, unknown_name
+from jaxseg.layers.norm import NORMS, BatchNorm
 
 # Exceptions that values of fields raise inside a network, and inside JAX.
 _MISFITS = (
@@ -30,12 +31,6 @@ _MISFITS = (
   flax.errors.FlaxError,
 )
 
-# Fields of `config.norm` that a norm has.
-_NORM_FIELDS = {
-  "batch": ("name", "momentum", "epsilon", "frozen"),
-  "group": ("name", "epsilon"),
-}
-
 
 def create_model(config: ConfigDict) -> nn.Module:
   """Builds the network of a complete configuration.
@@ -47,10 +42,7 @@ def create_model(config: ConfigDict) -> nn.Module:
     UserError: A field of the network has an invalid value.
   """
   fields = {"dtype": config.dtype, **config.model.to_dict()}
-  norm = config.norm.to_dict()
-  if norm["name"] != "paper":
-    used = _NORM_FIELDS.get(norm["name"], ("name",))
-    fields["norm"] = {key: norm[key] for key in used}
+  fields["norm"] = {"name": config.norm.name, **norm_settings(config)}
   with _misfits(config):
     return models.create(
       fields.pop("name"), num_classes=len(config.data.class_names), **fields
@@ -66,15 +58,52 @@ def trace(model: nn.Module, config: ConfigDict) -> dict[str, Any]:
 
   Raises:
     UserError: The network cannot be applied to a crop, or its outputs do not
-      fit the task or the loss.
+      fit the task or the loss, or it has no norms that `config.norm` could
+      change.
   """
   crop = jnp.zeros((1, *config.augment.crop, 3))
-  with _misfits(config):
+  norms = set()
+
+  def record(call, args, kwargs, context):
+    norms.update(
+      kind for kind in NORMS.values() if isinstance(context.module, kind)
+    )
+    return call(*args, **kwargs)
+
+  with _misfits(config), nn.intercept_methods(record):
     outputs, variables = jax.eval_shape(
       lambda: model.init_with_output(jax.random.key(0), crop, train=False)
     )
+  _check_norms(norms, config)
   _check_outputs(outputs, config)
   return variables["params"]
+
+
+def _check_norms(
+  norms: Collection[type[nn.Module]], config: ConfigDict
+) -> None:
+  """Raises UserError if the network has no norms that the fields could change.
+
+  Args:
+    norms: Classes of the norms that the network has.
+    config: The whole configuration.
+  """
+  given = {f"norm.{k}": v for k, v in norm_settings(config).items()}
+  if config.norm.name != "paper":
+    given["norm.name"] = config.norm.name
+  for field, value in given.items():
+    if not norms:
+      raise UserError(
+        f"{field}={value}: the network {config.model.name!r} with these fields "
+        f"has no normalisation; leave {field} out (a VGG backbone has one with "
+        "--config.model.backbone.batch_norm=True)"
+      )
+  if config.train.norm_batches and BatchNorm not in norms:
+    raise UserError(
+      f"train.norm_batches={config.train.norm_batches}: the network "
+      f"{config.model.name!r} with these fields has no batch normalisation; "
+      "set --config.train.norm_batches=0"
+    )
 
 
 def _check_outputs(outputs: dict[str, Any], config: ConfigDict) -> None:

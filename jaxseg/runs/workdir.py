@@ -103,7 +103,21 @@ def load_config(workdir: epath.PathLike) -> ConfigDict:
       raise _config_error(path, f"the section {section!r} is missing")
   if not isinstance(tree["model"].get("name"), str):
     raise _config_error(path, "model.name is missing")
-  return ConfigDict(_merge(defaults, _tuples(tree))).lock()
+  tree = _tuples(tree)
+  if "norm" in tree and "groups" not in tree["norm"]:
+    tree["norm"] = _without_unused(tree["norm"])
+  return ConfigDict(_merge(defaults, tree)).lock()
+
+
+def _without_unused(norm: dict[str, Any]) -> dict[str, Any]:
+  """Returns `config.norm` of a version of jaxseg in which every field was set.
+
+  That version ignored the fields that `norm.name` did not use.
+  """
+  name = norm.get("name", "paper")
+  used = {"batch": ("momentum", "epsilon", "frozen"), "group": ("epsilon",)}
+  fields = ("name", *used.get(str(name), ()))
+  return {field: norm[field] for field in fields if field in norm}
 
 
 def _config_error(path: epath.Path, problem: str) -> UserError:

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from jaxseg.errors import UserError
-from jaxseg.layers.norm import NORMS, BatchNorm, GroupNorm, NoNorm
+from jaxseg.layers.norm import (
+  NORMS,
+  BatchNorm,
+  GroupNorm,
+  NoNorm,
+  group_count,
+)
 
 SHAPE = (3, 4, 5, 6)
 COUNT = 3 * 4 * 5  # Number of values that each mean averages.
@@ -142,7 +148,7 @@ def test_statistics_stay_float32_under_bfloat16():
 def test_group_norm_normalises_each_example_by_itself():
   x, scale, bias = _inputs()
   params = {"scale": jnp.asarray(scale), "bias": jnp.asarray(bias)}
-  norm = GroupNorm(num_groups=2)
+  norm = GroupNorm(groups=2)
   y = norm.apply({"params": params}, jnp.asarray(x), train=True)
   groups = x.astype(np.float64).reshape(3, 4, 5, 2, 3)
   mean = groups.mean((1, 2, 4), keepdims=True)
@@ -154,6 +160,28 @@ def test_group_norm_normalises_each_example_by_itself():
   )
 
 
+@pytest.mark.parametrize(
+  "channels, groups, expected",
+  [
+    # The paper's 32 where it fits, else the largest divisor.
+    (64, 32, 32), (256, 32, 32), (2048, 32, 32), (48, 32, 24), (16, 32, 8),
+    (144, 32, 24), (96, 32, 32), (728, 32, 28), (2048, 8, 8),
+    # A prime number is one group; so is a single channel.
+    (37, 32, 1), (2, 32, 1), (1, 32, 1), (64, 1, 1),
+  ],
+)  # fmt: skip
+def test_groups_divide_the_channels(channels, groups, expected):
+  assert group_count(channels, groups) == expected
+
+
+def test_group_norm_of_a_pixel_is_not_zero():
+  """The image pooled to one pixel, as in ASPP, keeps its differences."""
+  x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 1, 1, 16)))
+  y, variables = GroupNorm().init_with_output(jax.random.key(0), x, train=True)
+  assert (abs(y) > 0.1).mean() > 0.8
+  assert set(variables["params"]) == {"scale", "bias"}
+
+
 def test_no_norm_is_the_identity_without_parameters():
   x = jnp.asarray(_inputs()[0])
   y, variables = NoNorm().init_with_output(jax.random.key(0), x, train=True)
@@ -163,9 +191,8 @@ def test_no_norm_is_the_identity_without_parameters():
 
 @pytest.mark.parametrize("name", NORMS)
 def test_train_has_no_default(name):
-  fields = {"num_groups": 2} if name == "group" else {}
   with pytest.raises(TypeError, match="train"):
-    NORMS[name](**fields).init(jax.random.key(0), jnp.zeros(SHAPE))
+    NORMS[name]().init(jax.random.key(0), jnp.zeros(SHAPE))
 
 
 @pytest.mark.torch
@@ -225,7 +252,7 @@ def test_group_norm_equals_torch():
     torch.from_numpy(scale),
     torch.from_numpy(bias),
   )
-  got = GroupNorm(num_groups=3).apply(
+  got = GroupNorm(groups=3).apply(
     {"params": {"scale": scale, "bias": bias}}, jnp.asarray(x), train=False
   )
   np.testing.assert_allclose(got, want.numpy().transpose(0, 2, 3, 1), atol=1e-5)

@@ -226,3 +226,24 @@ def test_changed_data_is_refused(tiny_folder, tmp_path, capsys):
 
 def test_the_drawn_data_set_is_described():
   assert contents.describe(sources.find("shapes"))["train"]["examples"] > 100
+
+
+@pytest.mark.parametrize(
+  "name, kept",
+  [
+    ("paper", {}),
+    ("none", {}),
+    ("batch", {"momentum": 0.9, "epsilon": 1e-5, "frozen": True}),
+    ("group", {"epsilon": 1e-5}),
+  ],
+)
+def test_fields_of_the_norm_that_were_ignored_are_not_applied(
+  tmp_path, name, kept
+):
+  """An earlier version stored a value for each field, used or not."""
+  tree = base().to_dict()
+  tree["norm"] = dict(name=name, momentum=0.9, epsilon=1e-5, frozen=True)
+  (tmp_path / "config.json").write_text(json.dumps(tree))
+  paper = {"momentum": None, "epsilon": None, "frozen": False, "groups": None}
+  loaded = workdirs.load_config(tmp_path).norm.to_dict()
+  assert loaded == {"name": name, **paper, **kept}
