@@ -9,25 +9,30 @@ neither accepted nor listed.
 
 import ast
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import difflib
 import functools
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
+import inspect
 import operator
 from pathlib import Path
+import re
+import traceback
 from types import ModuleType
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxseg.config import base
+from jaxseg.config import BackboneFields, base
 from jaxseg.errors import UserError
 
 # How `--help` writes the option that overrides a field.
 NAME = "--config.FIELD"
 _PREFIX = "--config."
+_FILE = "expected FILE or FILE:WORDS, such as configs/pspnet.py:camvid"
 
 # Fields that may differ from those of a trained run. A name that ends in a
 # dot stands for a section.
@@ -111,24 +116,29 @@ def read(text: str) -> ConfigDict:
     The configuration, locked.
 
   Raises:
-    UserError: There is no such file, it is not a configuration file, or it
-      does not know a word.
+    UserError: There is no such file, it is not a configuration file, it does
+      not know a word, or its code raises an exception; the message names the
+      line.
   """
   name, *words = text.split(":", maxsplit=1)
   path = Path(name)
-  expected = "expected FILE or FILE:WORDS, such as configs/pspnet.py:camvid"
-  if not path.is_file():
-    folders = (path.parent, Path("configs"))
-    known = {p.stem: p for folder in folders for p in folder.glob("*.py")}
-    close = difflib.get_close_matches(path.stem, known, n=1)
-    guess = f" (did you mean {str(known[close[0]])!r}?)" if close else ""
-    raise UserError(f"--config={text}: no such file{guess}; {expected}")
-  module = _load(path)
-  if not hasattr(module, "get_config"):
+  _check_path(text, path)
+  with _errors_of(path):
+    module = _load(path)
+  get_config = getattr(module, "get_config", None)
+  if not callable(get_config):
     raise UserError(
-      f"--config={text}: the file has no function get_config; {expected}"
+      f"--config={text}: the file has no function get_config; {_FILE}"
     )
-  config = module.get_config(*words)
+  try:
+    inspect.signature(get_config).bind(*words)
+  except TypeError as error:
+    raise UserError(
+      f"--config={text}: get_config: {error}; expected a function of the words "
+      'after the colon, def get_config(arg="")'
+    ) from error
+  with _errors_of(path):
+    config = get_config(*words)
   if not isinstance(config, ConfigDict):
     raise UserError(
       f"--config={text}: get_config returned {type(config).__name__}; expected "
@@ -137,12 +147,67 @@ def read(text: str) -> ConfigDict:
   return config.lock()
 
 
+def _check_path(text: str, path: Path) -> None:
+  """Raises UserError if the path in `--config=text` is no Python file."""
+  if path.is_file() and path.suffix == ".py":
+    return
+  if text.startswith(":") or not text:
+    seen = "the name of the file is empty"
+  elif path.is_dir():
+    seen = f"{path} is a folder"
+  elif path.is_file():
+    seen = f"{path} is no Python file"
+  else:
+    folders = (path.parent, Path("configs"))
+    known = {p.stem: p for folder in folders for p in folder.glob("*.py")}
+    close = difflib.get_close_matches(path.stem, known, n=1)
+    guess = f" (did you mean {str(known[close[0]])!r}?)" if close else ""
+    seen = f"no such file{guess}"
+  raise UserError(f"--config={text}: {seen}; {_FILE}")
+
+
 def _load(path: Path) -> ModuleType:
   """Executes a Python file as a module of its own."""
   loader = SourceFileLoader("config_file", str(path))
   module = module_from_spec(spec_from_loader(loader.name, loader))
   loader.exec_module(module)
   return module
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+  """Turns any exception of a configuration file into a UserError.
+
+  The file is the user's own code, so it may raise anything. The message names
+  the last line of the file that was executed.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except SyntaxError as error:
+    where = f"{error.filename or path}, line {error.lineno}"
+    code = (error.text or "").strip()
+    raise UserError(f"{where} ({code}): {error.msg}") from error
+  except Exception as error:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename) == path]
+    where = f"{path}, line {own[-1].lineno} ({own[-1].line})" if own else path
+    raise UserError(f"{where}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+  """Returns type and message of an exception in one short line.
+
+  `ml_collections` lists all fields of a section; only its guess is kept.
+  """
+  message = error.args[0] if isinstance(error, KeyError) else error
+  text = " ".join(str(message).split())
+  text, fields, rest = text.partition(" Other fields present:")
+  if fields:
+    guess = re.search(r"Did you mean .*", rest)
+    text += f" {guess[0]}" if guess else ""
+  return f"{type(error).__name__}: {text}"[:300]
 
 
 def override(
@@ -247,6 +312,12 @@ def _not_allowed(field: str, word: str, allowed: Sequence[str]) -> UserError:
 
 def _expected(field: str, value: Any) -> str:
   """Describes the values that a field may have, by its present value."""
+  if isinstance(value, BackboneFields):
+    return (
+      "a word after the colon for another backbone, as in --config=configs/"
+      f"pspnet.py:camvid,resnet50, or a field such as --config.{field}."
+      f"{max(value)}=VALUE"
+    )
   if isinstance(value, ConfigDict):
     name = "name" if "name" in value else next(iter(value), "FIELD")
     return f"a field of this section, such as --config.{field}.{name}=VALUE"

@@ -50,12 +50,18 @@ class CommandParser(argparse.ArgumentParser):
     overrides: list[str] = []
     if config_options.NAME in options:
       argv, overrides = config_options.split(argv)
-    for word in argv:
+    for before, word in zip(("", *argv), argv, strict=False):
       if word == "--":  # Everything that follows is positional.
         break
       name = word.partition("=")[0]
       if name.startswith("--") and name not in options:
         raise unknown_name(f"option of {self.prog}", name, options)
+      is_argument = not word.startswith("-") and not before.startswith("-")
+      is_config = is_argument and word.partition(":")[0].endswith(".py")
+      if is_config and "--config" in options:
+        raise UserError(
+          f"{word}: write --config={word}; see {self.prog} --help"
+        )
     args, unexpected = self.parse_known_args(argv)
     if unexpected:
       self.error(f"unexpected argument {unexpected[0]!r}")
@@ -64,4 +70,6 @@ class CommandParser(argparse.ArgumentParser):
 
   def error(self, message: str) -> NoReturn:
     """Raises `UserError`; called by `argparse` for every mistake."""
+    if message.endswith("required: --config"):
+      message += ", for example --config=configs/pspnet.py"
     raise UserError(f"{message}; see {self.prog} --help")

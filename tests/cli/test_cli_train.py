@@ -83,3 +83,18 @@ def test_train_py_is_jaxseg_train(trained, monkeypatch):
     runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
   assert not exit_.value.code
   assert trained[0] == trained[1]
+
+
+@pytest.mark.parametrize(
+  "argv, expected",
+  [
+    (["configs/pspnet.py"], "write --config=configs/pspnet.py;"),
+    (["configs/pspnet.py:camvid"], "write --config=configs/pspnet.py:camvid;"),
+    ([], "for example --config=configs/pspnet.py"),
+  ],
+)
+def test_a_configuration_without_its_option(capsys, argv, expected):
+  with pytest.raises(SystemExit):
+    cli.main(["train", *argv])
+  error = capsys.readouterr().err
+  assert error.startswith("error: ") and expected in error

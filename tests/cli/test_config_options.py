@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 import pytest
 
 from jaxseg.cli import config_options
-from jaxseg.config import base
+from jaxseg.config import BackboneFields, base
 from jaxseg.errors import UserError
 
 
@@ -136,7 +136,7 @@ def test_fields_that_a_command_takes():
 
 
 CONFIG = """
-from jaxseg.config import base
+from jaxseg.config import BackboneFields, base
 
 def get_config(words=""):
   c = base()
@@ -157,13 +157,66 @@ def test_words_are_passed_to_the_file(tmp_path):
   "name, text, words",
   [
     ("minne.py", CONFIG, ["no such file", "did you mean", "mine.py"]),
+    ("mine", CONFIG, ["no such file", "did you mean", "mine.py"]),
+    ("", CONFIG, ["is a folder", "configs/pspnet.py:camvid"]),
+    ("README.md", CONFIG, ["is no Python file", "configs/pspnet.py:camvid"]),
     ("mine.py", "x = 1", ["no function get_config"]),
+    ("mine.py", "get_config = 1", ["no function get_config"]),
     ("mine.py", "def get_config(): return {}", ["returned dict", "ConfigDict"]),
+    ("mine.py", "def get_config(): pass", ["returned NoneType", "ConfigDict"]),
+    ("mine.py:folder", "def get_config(): pass", ["too many", 'arg=""']),
   ],
 )
 def test_files_that_are_no_configuration(tmp_path, name, text, words):
-  (tmp_path / "mine.py").write_text(text)
+  for file in ("mine.py", "README.md"):
+    (tmp_path / file).write_text(text)
   with pytest.raises(UserError) as error:
-    config_options.read(str(tmp_path / name))
-  for word in ("--config=", "mine.py", *words):
+    config_options.read(f"{tmp_path}/{name}")
+  for word in ("--config=", *words):
     assert word in str(error.value)
+  assert "\n" not in str(error.value)
+
+
+def test_an_empty_name_is_no_folder():
+  for text in ("", ":camvid"):
+    with pytest.raises(UserError, match="the name of the file is empty"):
+      config_options.read(text)
+
+
+@pytest.mark.parametrize(
+  "line, words",
+  [
+    ("c.train.stpes = 4", ["AttributeError", "stpes", "steps"]),
+    ("c.train.update(batchsize=4)", ["KeyError", "batchsize", "batch_size"]),
+    ('c.train.steps = "many"', ["TypeError", "steps"]),
+    ("c.train.steps = nothing", ["NameError: name 'nothing'"]),
+    ("import nowhere", ["ModuleNotFoundError: No module named 'nowhere'"]),
+    ("c.train.steps = = 4", ["invalid syntax"]),
+    ('raise Exception("two\\nlines")', ["Exception: two lines"]),
+  ],
+)
+def test_exceptions_of_a_file_are_one_line_with_its_line(tmp_path, line, words):
+  path = tmp_path / "mine.py"
+  path.write_text(CONFIG.replace("  c.data.path = words", f"  {line}"))
+  with pytest.raises(UserError) as error:
+    config_options.read(str(path))
+  text = str(error.value)
+  assert text.startswith(f"{path}, line 6 ({line}): ")
+  assert "\n" not in text and len(text) < len(str(path)) + 400
+  for word in words:
+    assert word in text
+
+
+def test_an_error_in_a_function_that_the_file_calls_names_the_call(tmp_path):
+  path = tmp_path / "mine.py"
+  path.write_text(CONFIG.replace("base()", "base(1)"))
+  with pytest.raises(UserError, match=r"line 5 \(c = base\(1\)\): TypeError"):
+    config_options.read(str(path))
+
+
+def test_another_backbone_is_a_word():
+  config = base()
+  with config.unlocked():
+    config.model.backbone = BackboneFields({"name": "resnet50", "width": 64})
+  with pytest.raises(UserError, match="a word after the colon.*backbone.width"):
+    config_options.override(config, ["--config.model.backbone=resnet18"])
