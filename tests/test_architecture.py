@@ -39,7 +39,7 @@ ALLOWED = {
   "evaluation": ARRAYS | NETWORKS | {"tasks"},
   "weights": NETWORKS,
   "analysis": NETWORKS,
-  "runs": {"config", "config_check", "data", "models", "tasks", "evaluation"},
+  "runs": NETWORKS | {"config", "config_check", "data", "tasks", "evaluation"},
   # Building blocks of configuration files.
   "recipes": {"config", "data", "models", "backbones"},
 }
