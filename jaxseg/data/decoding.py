@@ -12,7 +12,9 @@ in colour or in a lossy format are therefore refused. Pillow scales grey PNGs of
 from collections.abc import Iterator
 import contextlib
 import functools
+import os
 from pathlib import Path
+import struct
 import sys
 
 from jaxtyping import Integer, UInt8, UInt16
@@ -29,6 +31,12 @@ _SCALING = {"L;2": 85, "L;4": 17}
 # Colour modes of which Pillow can read either byte of a 16-bit channel.
 _WIDE_COLOURS = ("RGB", "RGBA", "RGBX")
 
+# Pillow warns above 89 million pixels and refuses twice as many, against files
+# that exhaust the memory of a server. Users choose their files themselves, and
+# slides and aerial images are larger, so the limit here is higher.
+Image.MAX_IMAGE_PIXELS = None
+_MAX_PIXELS = 2**30
+
 RgbImage = UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]
 
 
@@ -37,6 +45,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
   """Opens an image file and turns every error in the block into a UserError."""
   try:
     with Image.open(path) as image:
+      width, height = image.size
+      if width * height > _MAX_PIXELS:
+        raise UserError(
+          f"{path} has {height}x{width} pixels, more than {_MAX_PIXELS:,}; cut"
+          " it into tiles"
+        )
       yield image
   except UserError:
     raise
@@ -57,15 +71,39 @@ def image_header(path: Path) -> tuple[tuple[int, int], int]:
     (height, width) after the orientation was applied, and the orientation.
   """
   with _opened(path) as image:
-    return _upright_size(image)
+    return _upright_size(path, image)
 
 
-def _upright_size(image: Image.Image) -> tuple[tuple[int, int], int]:
+def _upright_size(
+  path: Path, image: Image.Image
+) -> tuple[tuple[int, int], int]:
   """Returns (height, width) of the upright image, and its orientation."""
-  orientation = image.getexif().get(_ORIENTATION, 1)
+  orientation = 1
+  if image.format != "PNG" or _png_has_exif(path, image):
+    orientation = image.getexif().get(_ORIENTATION, 1)
   width, height = image.size
   turned = orientation in (5, 6, 7, 8)
   return ((width, height) if turned else (height, width)), orientation
+
+
+def _png_has_exif(path: Path, image: Image.Image) -> bool:
+  """Returns whether a PNG may have EXIF data.
+
+  Pillow decodes a PNG to look for them behind the pixels. This function skips
+  the pixels.
+  """
+  if "exif" in image.info or "Raw profile type exif" in image.info:
+    return True
+  is_behind = False
+  with open(path, "rb") as file:
+    file.seek(8)
+    while len(header := file.read(8)) == 8:
+      length, kind = struct.unpack(">I4s", header)
+      if is_behind and kind in (b"eXIf", b"zTXt", b"tEXt", b"iTXt"):
+        return True
+      is_behind |= kind == b"IDAT"
+      file.seek(length + 4, os.SEEK_CUR)
+  return False
 
 
 def measure(path: Path) -> tuple[tuple[int, int], int | None]:
@@ -80,7 +118,7 @@ def measure(path: Path) -> tuple[tuple[int, int], int | None]:
   """
   with _opened(path) as image:
     wide = _is_wide(image)
-    size, _ = _upright_size(image)
+    size, _ = _upright_size(path, image)
   return size, int(read_image(path).max()) if wide else None
 
 

@@ -69,6 +69,11 @@ def _by_name(folder: Path) -> dict[str, Path]:
     raise UserError(f"{folder} holds {seen}; expected image files")
   result: dict[str, Path] = {}
   for path in files:
+    if not path.exists():
+      raise UserError(
+        f"{path} is a link to {path.readlink()}, which does not exist; restore"
+        " that file, or remove the link and its partner"
+      )
     name = path.relative_to(folder).with_suffix("").as_posix()
     if name in result:
       raise UserError(

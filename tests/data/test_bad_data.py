@@ -93,6 +93,15 @@ def test_two_images_of_one_name(folder, configure):
   assert_says(refused(configure(root)), "n00.bmp and n00.png", "keep one")
 
 
+def test_broken_links(folder, configure):
+  root = folder()
+  path = root / "images/train/n00.png"
+  path.unlink()
+  path.symlink_to("gone.png")
+  line = refused(configure(root))
+  assert_says(line, f"{path} is a link to gone.png, which does not exist")
+
+
 def test_loose_images_beside_splits(folder, configure):
   root = folder()
   shutil.copy(root / "images/train/n00.png", root / "images/n00.png")

@@ -168,6 +168,19 @@ def test_grey_of_16_bits_that_is_no_image_is_refused(tmp_path):
     read_image(tmp_path / "image.png")
 
 
+def test_large_images_are_read_up_to_a_limit(tmp_path, recwarn):
+  """Pillow alone warns above 89 million pixels and refuses 200 million."""
+  path = tmp_path / "image.png"
+  write_png(path, (10_000, 20_000), 8, 0, b"")
+  assert image_header(path) == ((10_000, 20_000), 1)
+  write_png(path, (100_000, 20_000), 8, 0, b"")
+  with pytest.raises(
+    UserError, match="100000x20000 pixels.* cut it into tiles"
+  ):
+    image_header(path)
+  assert not recwarn.list
+
+
 def test_float_image_is_refused(tmp_path):
   Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "image.tif")
   with pytest.raises(UserError, match="image.tif: its pixels are floats"):
@@ -197,3 +210,22 @@ def test_exif_orientation(tmp_path, orientation):
   np.testing.assert_array_equal(read_image(tmp_path / "image.png"), upright)
   size, found = image_header(tmp_path / "image.png")
   assert (size, found) == (upright.shape[:2], orientation)
+
+
+def test_exif_data_behind_the_pixels_of_a_png(tmp_path):
+  path = tmp_path / "image.png"
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  Image.new("L", (5, 3)).save(path, exif=exif)
+  content = path.read_bytes()
+  start, pixels = content.index(b"eXIf") - 4, content.index(b"IDAT") - 4
+  end = content.index(b"IEND") - 4
+  assert start < pixels
+  path.write_bytes(
+    content[:start]
+    + content[pixels:end]
+    + content[start:pixels]
+    + content[end:]
+  )
+  assert image_header(path) == ((5, 3), 6)
+  assert read_image(path).shape == (5, 3, 3)
