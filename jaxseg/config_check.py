@@ -167,7 +167,9 @@ _FACTOR = Number(0, above=True, example=1)
 # that a network leaves at None may be None. Texts are names that the network
 # knows and checks itself.
 NETWORK_FIELDS: dict[str, Rule] = {
-  **dict.fromkeys(("dropout_rate", "stochastic_depth"), _DECAY),
+  **dict.fromkeys(
+    ("block_dropout_rate", "dropout_rate", "stochastic_depth"), _DECAY
+  ),
   **dict.fromkeys(("depth_mult", "init_deviation", "width_mult"), _FACTOR),
   **dict.fromkeys(
     (

@@ -10,7 +10,9 @@ parameters for 1 channel and 2 classes.
 
 `VARIANTS` has the authors' released network and milesial/Pytorch-UNet.
 `upsample="bilinear_conv"` is the upsampling of mmsegmentation's UNet-S5-D16,
-which halves the features by a 1x1 convolution after resizing.
+which halves the features by a 1x1 convolution after resizing. With
+`upsample="nearest"`, `block_dropout_rate=0.2`, `padding="same"` and
+`dropout_levels=()` it is the U-Net of orobix/retina-unet.
 `unet_backbone.py` is a U-Net whose contracting path is a backbone.
 """
 
@@ -29,12 +31,12 @@ from jaxseg.layers.conv import Conv, ConvNormAct, kaiming_fan_in
 from jaxseg.layers.crop import centre_crop, crop_or_pad
 from jaxseg.layers.padding import reflect_pad
 from jaxseg.layers.pool import max_pool
-from jaxseg.layers.resize import resize_bilinear
+from jaxseg.layers.resize import resize_bilinear, resize_nearest
 from jaxseg.layers.transposed import ConvTranspose
 from jaxseg.types import Images, Logits, Outputs
 
 PADDINGS = ("valid", "same")
-UPSAMPLES = ("transposed", "bilinear", "bilinear_conv")
+UPSAMPLES = ("transposed", "bilinear", "bilinear_conv", "nearest")
 
 # He's rule: variance 2 / N, with N inputs of a unit (Sec. 3). With stride 2, a
 # single tap of the 2x2 transposed kernel reaches each pixel, so N is a quarter
@@ -86,18 +88,23 @@ class Block(nn.Module):
   Attributes:
     features: Features of the second convolution.
     middle: Features of the first convolution.
+    inner_dropout_rate: Dropout rate between both convolutions.
     dropout_rate: Dropout rate after both convolutions.
     conv: Factory of `ConvNormAct`.
   """
 
   features: int
   middle: int
+  inner_dropout_rate: float
   dropout_rate: float
   conv: Callable[..., Any]
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     x = self.conv(self.middle, name="conv1")(x, train=train)
+    x = nn.Dropout(self.inner_dropout_rate, name="inner_dropout")(
+      x, deterministic=not train
+    )
     x = self.conv(self.features, name="conv2")(x, train=train)
     return nn.Dropout(self.dropout_rate, name="dropout")(
       x, deterministic=not train
@@ -116,8 +123,9 @@ class UNet(nn.Module):
     mirrored: Whether "valid" pads the image by reflection, so that the logits
       have the size of the image. False is Fig. 1 itself, 572 to 388 pixels.
     upsample: Upsampling: "transposed" (2x2 kernels with stride 2), "bilinear"
-      (aligned corners; the convolutions after it halve the features) or
-      "bilinear_conv" (half-pixel centres, then a 1x1 convolution).
+      (aligned corners; the convolutions after it halve the features),
+      "bilinear_conv" (half-pixel centres, then a 1x1 convolution) or "nearest"
+      (each pixel four times, with the features of the coarser level).
     up_features: Features of the up-convolution to each level but the coarsest,
       finest first; () uses the features of that level.
     act_upsampled: Whether a ReLU follows each up-convolution.
@@ -126,6 +134,8 @@ class UNet(nn.Module):
     dropout_levels: Levels, the finest being 1, whose block in the contracting
       path ends in dropout.
     dropout_rate: Dropout rate of the levels named in `dropout_levels`.
+    block_dropout_rate: Dropout rate between the two convolutions of every block
+      of both paths; 0, as in the paper, is none.
     norm: Factory of the normalisation layers after the 3x3 convolutions, which
       then have no bias; None, as in the paper, omits them.
     kernel_init: Initialiser of all kernels except those of up-convolutions.
@@ -143,6 +153,7 @@ class UNet(nn.Module):
   skip_first: bool = True
   dropout_levels: tuple[int, ...] = (4, 5)
   dropout_rate: float = 0.5
+  block_dropout_rate: float = 0.0
   norm: Callable[..., Any] | None = None
   kernel_init: Callable[..., Any] = kaiming_fan_in
   dtype: Any = None
@@ -216,7 +227,9 @@ class UNet(nn.Module):
   def _block(self, conv) -> Callable[..., nn.Module]:
     padding = None if self.padding == "same" else ((0, 0), (0, 0))
     return functools.partial(
-      Block, conv=functools.partial(conv, padding=padding)
+      Block,
+      inner_dropout_rate=self.block_dropout_rate,
+      conv=functools.partial(conv, padding=padding),
     )
 
   def _upsample(self, x, level: int, conv, *, train: bool) -> jax.Array:
@@ -225,6 +238,8 @@ class UNet(nn.Module):
     size = (2 * x.shape[1], 2 * x.shape[2])
     if self.upsample == "bilinear":
       return resize_bilinear(x, size, align_corners=True)
+    if self.upsample == "nearest":
+      return resize_nearest(x, size)
     if self.upsample == "bilinear_conv":
       x = resize_bilinear(x, size, align_corners=False)
       return conv(width, 1, name=f"upsample{level}")(x, train=train)

@@ -56,6 +56,13 @@ BACKBONES = {
 }
 # Parameters of the five blocks between the backbone and the classifier.
 DECODERS = {"resnet34": 3_151_552, "resnet50": 9_012_928}
+# orobix/retina-unet, with three levels.
+RETINA = dict(
+  padding="same",
+  upsample="nearest",
+  dropout_levels=(),
+  block_dropout_rate=0.2,
+)
 NARROW = dict(features=(4, 6, 8), dropout_levels=(3,))
 
 
@@ -211,6 +218,51 @@ def test_errors_are_one_line():
     _shapes("unet_backbone", (64, 64), decoder_features=(8, 8))
   with pytest.raises(UserError, match="nearest"):
     _shapes("unet_backbone", (64, 64), upsample="nearset")
+
+
+def _torch_retina(params, x):
+  """Applies the U-Net of orobix/retina-unet without its dropout."""
+  torch = pytest.importorskip("torch")
+  f = torch.nn.functional
+
+  def conv(x, name, padding=1):
+    kernel = params[f"{name}/kernel"].permute(3, 2, 0, 1)
+    return f.conv2d(x, kernel, params[f"{name}/bias"], padding=padding)
+
+  def block(x, name):
+    x = conv(x, f"{name}/conv1/conv").relu()
+    return conv(x, f"{name}/conv2/conv").relu()
+
+  double = torch.nn.Upsample(scale_factor=2)
+  fine = block(x, "down1")
+  middle = block(f.max_pool2d(fine, 2), "down2")
+  coarse = block(f.max_pool2d(middle, 2), "down3")
+  x = block(torch.cat([middle, double(coarse)], 1), "up2")
+  x = block(torch.cat([fine, double(x)], 1), "up1")
+  return conv(x, "classifier", padding=0)
+
+
+@pytest.mark.torch
+def test_the_retina_network_equals_torchs():
+  model, variables, image = _network(**RETINA)
+  torch_parity.assert_equal(
+    _torch_retina, model, variables, image[:, :20, :28], train=False
+  )
+
+
+def test_dropout_inside_a_block_precedes_the_second_convolution():
+  model, variables, image = _network(**{**RETINA, "block_dropout_rate": 1.0})
+  logits = jax.jit(functools.partial(model.apply, train=True))(
+    variables, jnp.asarray(image), rngs={"dropout": jax.random.key(0)}
+  )["logits"]
+  # Only the biases of the last layers are left.
+  params = variables["params"]
+  x = jax.nn.relu(params["up1"]["conv2"]["conv"]["bias"])
+  expected = x @ params["classifier"]["kernel"][0, 0]
+  expected += params["classifier"]["bias"]
+  np.testing.assert_allclose(
+    logits, jnp.broadcast_to(expected, logits.shape), rtol=1e-5
+  )
 
 
 def _torch_unet(params, x, model):

@@ -178,30 +178,31 @@ class Up(nn.Module):
 
 
 class MilesialUNet(nn.Module):
-  def __init__(self, bilinear, width=8):
+  def __init__(self, bilinear, depth=4, width=8):
     super().__init__()
-    c = [width * 2**i for i in range(5)]
+    self.depth = depth
+    c = [width * 2**i for i in range(depth + 1)]
     half = 2 if bilinear else 1
     self.inc = DoubleConv(3, c[0])
-    outs = [c[1], c[2], c[3], c[4] // half]
+    outs = [*c[1:-1], c[-1] // half]
     for i, out in enumerate(outs, start=1):
       down = nn.Module()
       down.maxpool_conv = nn.Sequential(
         nn.MaxPool2d(2), DoubleConv(c[i - 1], out)
       )
       setattr(self, f"down{i}", down)
-    ups = [c[3] // half, c[2] // half, c[1] // half, c[0]]
+    ups = [*(width // half for width in c[-2:0:-1]), c[0]]
     for i, out in enumerate(ups, start=1):
-      setattr(self, f"up{i}", Up(c[5 - i], out, bilinear))
+      setattr(self, f"up{i}", Up(c[depth + 1 - i], out, bilinear))
     self.outc = nn.Module()
     self.outc.conv = nn.Conv2d(c[0], CLASSES, 1)
 
   def forward(self, x):
     maps = [self.inc(x)]
-    for i in range(1, 5):
+    for i in range(1, self.depth + 1):
       maps.append(getattr(self, f"down{i}").maxpool_conv(maps[-1]))
     x = maps.pop()
-    for i in range(1, 5):
+    for i in range(1, self.depth + 1):
       x = getattr(self, f"up{i}")(x, maps.pop())
     return self.outc.conv(x)
 

@@ -356,6 +356,40 @@ def test_resnets_are_recognised_by_their_blocks(blocks, bottleneck, name):
   assert segmentation.recognise_resnet(names) == name
 
 
+@pytest.mark.parametrize("library", [None, "milesial"])
+@pytest.mark.parametrize(
+  ("bilinear", "features"),
+  [(False, (16, 32, 64)), (True, (4, 8, 16, 32)), (True, ())],
+)
+def test_unets_of_any_width_and_depth_are_recognised(
+  library, bilinear, features
+):
+  """milesial halves the coarsest features if the upsampling is bilinear."""
+  widths = list(features or (64, 128, 256, 512, 1024))
+  if bilinear:
+    widths[-1] //= 2
+  blocks = ["inc", *(f"down{i}.maxpool_conv.1" for i in range(1, len(widths)))]
+  arrays = {
+    f"{block}.double_conv.3.weight": np.zeros((width, 1, 3, 3))
+    for block, width in zip(blocks, widths, strict=True)
+  }
+  arrays["outc.conv.weight"] = np.zeros((6, 1, 1, 1))
+  if not bilinear:
+    arrays["up1.up.weight"] = np.zeros((1, 1, 2, 2))
+  library = library or segmentation.recognise_library("unet", arrays)
+  fields = segmentation.recognise_fields("unet", library, arrays)
+  assert fields.get("features", ()) == features
+  assert fields.get("upsample", "transposed") == (
+    "bilinear" if bilinear else "transposed"
+  )
+  assert fields["num_classes"] == 6
+
+
+def test_libraries_are_recognised_by_their_names():
+  for (library, name), names in EXAMPLES.items():
+    assert segmentation.recognise_library(name, names) == library
+
+
 def test_convert_writes_a_segmentation_network(tmp_path, capsys):
   """Depth and classes come from the file; the result initialises a network."""
   network = models.create(

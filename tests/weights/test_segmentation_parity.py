@@ -21,7 +21,6 @@ pytestmark = pytest.mark.torch
 import segmentation_originals as originals  # noqa: E402
 
 SHALLOW = {"name": "resnet50", "stage_sizes": originals.LAYERS}
-MILESIAL = {"features": (8, 16, 32, 64, 128)}
 ODD, EVEN, NESTED = (57, 83), (64, 96), (57, 89)
 # Network, library, original, further fields, sizes.
 CASES = {
@@ -67,14 +66,14 @@ CASES = {
     "unet",
     "milesial",
     functools.partial(originals.MilesialUNet, False),
-    MILESIAL,
+    {},
     (ODD, EVEN),
   ),
   "milesial bilinear": (
     "unet",
     "milesial",
-    functools.partial(originals.MilesialUNet, True),
-    MILESIAL,
+    functools.partial(originals.MilesialUNet, True, depth=2),
+    {},
     (ODD, EVEN),
   ),
 }
