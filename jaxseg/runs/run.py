@@ -118,14 +118,14 @@ class Run:
 def load_run(workdir: epath.PathLike, checkpoint: str | int = "best") -> Run:
   """Loads a network and its variables from a work directory.
 
+  A damaged checkpoint is skipped with a note: "best" then is the best, and
+  "last" the last, of the others.
+
   Args:
     workdir: Work directory of a training run.
     checkpoint: "best" for the checkpoint with the best score on the evaluation
       split, or the last one if none was evaluated; "last" for the last one; or
       the number of a step.
-
-  A damaged checkpoint is skipped with a note: the next best is loaded, or the
-  one before the last.
 
   Raises:
     UserError: The work directory has no run or no such checkpoint, the
@@ -177,7 +177,8 @@ def check_finite(variables: dict[str, Any], origin: str) -> None:
       name = "/".join(str(key.key) for key in path)
       raise UserError(
         f"{origin}: {name} has {finite.size - np.count_nonzero(finite)} values "
-        f"of {finite.size} that are infinite or NaN; use other weights"
+        f"of {finite.size} that are infinite or NaN; choose another "
+        "checkpoint, or train again"
       )
 
 
