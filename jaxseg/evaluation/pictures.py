@@ -21,6 +21,8 @@ Ids = Integer[np.ndarray, "h w"]
 # Bounds of the sides of a cell in a comparison, where whole factors allow it.
 MIN_SIDE, MAX_SIDE = 256, 768
 GAP, LINE, SWATCH = 12, 22, 14
+LEGEND_ROWS = 30  # Lines of a legend, before it has more columns.
+STRIPE = 2**21  # Number of pixels that `overlay` mixes at a time.
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 STRIPES = np.array([[225, 225, 225], [185, 185, 185]], np.uint8)
 
@@ -70,17 +72,39 @@ def overlay(
   Borders between classes are opaque. Classes whose colour is black stay
   transparent, because palettes give this colour to the background.
 
+  It works in stripes of rows, so that an image of any size fits in memory.
+
   Args:
     image: The image.
     ids: Class id of each pixel.
     palette: Colour of each class.
     alpha: Opacity of the class colours between the borders.
   """
-  colours = colour(ids, palette)
-  strength = np.where(_borders(ids), np.float32(1), np.float32(alpha))
-  strength = (strength * colours.any(axis=-1))[..., None]
-  mixed = (1 - strength) * image + strength * colours
-  return np.rint(mixed).astype(np.uint8)
+  out = np.empty_like(image)
+  rows = max(STRIPE // ids.shape[1], 1)
+  for start in range(0, len(ids), rows):
+    part = slice(start, start + rows)
+    colours = colour(ids[part], palette)
+    # The last border of a stripe depends on the next row.
+    borders = _borders(ids[start : start + rows + 1])[: len(colours)]
+    strength = np.where(borders, np.float32(1), np.float32(alpha))
+    strength = (strength * colours.any(axis=-1))[..., None]
+    out[part] = np.rint((1 - strength) * image[part] + strength * colours)
+  return out
+
+
+def legend(class_names: Sequence[str], palette: Palette) -> Image.Image:
+  """Draws the colour and the name of each class, in as many columns as needed.
+
+  Args:
+    class_names: Name of each class.
+    palette: Colour of each class.
+  """
+  entries = [
+    (tuple(int(v) for v in rgb), name if any(rgb) else f"{name} (transparent)")
+    for name, rgb in zip(class_names, palette, strict=True)
+  ]
+  return _legend(entries, columns=-(-len(entries) // LEGEND_ROWS))
 
 
 def _borders(ids: Ids) -> np.ndarray:
@@ -156,27 +180,39 @@ def _sheet(cells, titles, entries) -> Image.Image:
   width = len(titles) * (cell_w + GAP) + GAP
   top = LINE + GAP
   bottom = top + len(cells) * (cell_h + GAP)
-  column = (
-    SWATCH
-    + 2 * GAP
-    + max((int(font.getlength(name)) for _, name in entries), default=0)
-  )
-  columns = max((width - GAP) // column, 1)
-  lines = -(-len(entries) // columns)
-  sheet = Image.new("RGB", (width, bottom + lines * LINE + GAP), PAPER)
+  below = _legend(entries, columns=max((width - GAP) // _column(entries), 1))
+  sheet = Image.new("RGB", (width, bottom - GAP + below.height), PAPER)
   draw = ImageDraw.Draw(sheet)
   for i, title in enumerate(titles):
     draw.text((GAP + i * (cell_w + GAP), GAP // 2), title, INK, font)
   for r, row in enumerate(cells):
     for i, cell in enumerate(row):
       sheet.paste(cell, (GAP + i * (cell_w + GAP), top + r * (cell_h + GAP)))
+  sheet.paste(below, (0, bottom - GAP))
+  return sheet
+
+
+def _column(entries) -> int:
+  """Returns the width of a column of a legend."""
+  font = ImageFont.load_default(size=15)
+  names = max((int(font.getlength(name)) for _, name in entries), default=0)
+  return SWATCH + 2 * GAP + names
+
+
+def _legend(entries, columns: int) -> Image.Image:
+  """Draws (colour or None for stripes, name) pairs row by row."""
+  font = ImageFont.load_default(size=15)
+  column, lines = _column(entries), -(-len(entries) // columns)
+  size = (GAP + columns * column, 2 * GAP + lines * LINE)
+  picture = Image.new("RGB", size, PAPER)
+  draw = ImageDraw.Draw(picture)
   stripes = Image.fromarray(colour(np.full((SWATCH, SWATCH), -1), [[0, 0, 0]]))
   for i, (rgb, name) in enumerate(entries):
-    x, y = GAP + i % columns * column, bottom + i // columns * LINE
+    x, y = GAP + i % columns * column, GAP + i // columns * LINE
     if rgb is None:
-      sheet.paste(stripes, (x, y))
+      picture.paste(stripes, (x, y))
     else:
       draw.rectangle((x, y, x + SWATCH - 1, y + SWATCH - 1), fill=rgb)
     draw.rectangle((x, y, x + SWATCH - 1, y + SWATCH - 1), outline=INK)
     draw.text((x + SWATCH + 6, y - 2), name, INK, font)
-  return sheet
+  return picture

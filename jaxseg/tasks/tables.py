@@ -35,7 +35,8 @@ def headline(scores: Scores) -> str:
 def format_table(scores: Scores, class_names: Sequence[str]) -> str:
   """Returns a table of the IoU, accuracy and pixel share of each class.
 
-  Its last lines are the means over classes and over pixels.
+  Its last lines are the means over classes and over pixels. If some classes
+  have no score, a line says how many classes each mean has.
 
   Args:
     scores: Scores that a task returned.
@@ -60,7 +61,19 @@ def format_table(scores: Scores, class_names: Sequence[str]) -> str:
     _percent(scores["pixel_accuracy"]),
     "",
   ]
-  overall = f"mIoU {scores['miou']:.4f}   loss {scores['loss']:.4f}"
+  defined = [
+    sum(not np.isnan(scores[f"{key}/{name}"]) for name in class_names)
+    for key in ("iou", "accuracy")
+  ]
+  total = len(class_names)
+  counts = []
+  if min(defined) < total:
+    cells = [f"{count} of {total}" for count in defined]
+    counts = [line("number of classes", [*cells, ""])]
+  overall = f"mIoU {scores['miou']:.4f}"
+  if defined[0] < total:
+    overall += f" over {defined[0]} of {total} classes"
+  overall += f"   loss {scores['loss']:.4f}"
   if "rand_f" in scores:
     overall += (
       f"   Rand F {scores['rand_f']:.4f} at threshold"
@@ -73,6 +86,7 @@ def format_table(scores: Scores, class_names: Sequence[str]) -> str:
       *rows,
       rule,
       line("mean over classes", means),
+      *counts,
       line("mean over pixels", pixels),
       overall,
     ]

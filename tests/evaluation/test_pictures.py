@@ -157,6 +157,25 @@ def test_legend_lists_any_number_of_classes(classes):
   assert {tuple(c) for c in palette} <= {tuple(map(int, c)) for c in found}
 
 
+@pytest.mark.parametrize("classes", [1, 59, 1000])
+def test_a_legend_of_its_own_has_every_colour_on_a_screenful(classes):
+  palette = np.random.default_rng(0).integers(1, 256, (classes, 3)).tolist()
+  names = [f"class number {i}" for i in range(classes)]
+  pixels = np.asarray(pictures.legend(names, palette))
+  assert len(pixels) <= pictures.LEGEND_ROWS * pictures.LINE + 2 * pictures.GAP
+  found = {tuple(map(int, c)) for c in np.unique(pixels.reshape(-1, 3), axis=0)}
+  assert {tuple(c) for c in palette} <= found
+  border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+  assert (border == pictures.PAPER).all()  # nothing is cut off
+
+
+def test_overlay_is_the_same_in_stripes(monkeypatch):
+  image = np.random.default_rng(2).integers(0, 256, (9, 13, 3), np.uint8)
+  whole = pictures.overlay(image, ids(), PALETTE)
+  monkeypatch.setattr(pictures, "STRIPE", 26)
+  np.testing.assert_array_equal(pictures.overlay(image, ids(), PALETTE), whole)
+
+
 def test_a_failed_write_leaves_the_old_picture(tmp_path, monkeypatch):
   path = tmp_path / "a.png"
   picture = pictures.indexed(ids(), PALETTE)

@@ -243,5 +243,9 @@ def test_table_has_a_line_a_class():
   ]
   rows = {line.split()[0]: line.split()[1:] for line in table}
   assert rows["nowhere"] == ["-", "-", "0.00"]
+  assert rows["number"] == "of classes 3 of 4 3 of 4".split()
+  assert "over 3 of 4 classes" in table[-1]
+  complete = tables.format_table(scores, NAMES[:3])
+  assert "number of classes" not in complete and "over 3" not in complete
   assert rows["sky"][0] == f"{100 * scores['iou/sky']:.2f}"
   assert max(map(len, table)) < 80
