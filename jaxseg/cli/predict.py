@@ -6,15 +6,17 @@
 
 For each image, of any size, two files are written into DIR: NAME.png holds
 the class ids at the size of the image, with the palette of the data set, and
-NAME_overlay.png shows the classes over the image. Images larger than the
-canvas of evaluation are shrunk to it, as in training. Images that cannot be
-read are reported at the end, with exit status 2; all others are segmented.
+NAME_overlay.png shows the classes over the image; legend.png shows the colours
+of all classes. Images larger than the canvas of evaluation are shrunk to it, as
+in training. Images that cannot be read are reported at the end, with exit
+status 2; all others are segmented.
 """
 
 import argparse
 from collections import defaultdict
 from collections.abc import Sequence
 import dataclasses
+import os
 from pathlib import Path
 import sys
 
@@ -68,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Segments the images; returns 2 if one of them could not be read."""
   folder = Path(args.output)
+  check_output(folder)
   jobs = plan([Path(text) for text in args.inputs], folder)
   todo = [job for job in jobs if not (args.skip_existing and job.is_done())]
   unreadable: list[UserError] = []
@@ -77,6 +80,9 @@ def run(args: argparse.Namespace) -> int:
       config_options.override(trained.config, args.overrides, allowed=FIELDS)
       config_check.check(trained.config, training=False)
       unreadable = segment(trained, todo)
+      data = trained.config.data
+      legend = pictures.legend(data.class_names, data.palette)
+      pictures.save(legend_path(folder, jobs), legend)
   for error in unreadable:
     print(f"error: {error}", file=sys.stderr)
   written, skipped = len(todo) - len(unreadable), len(jobs) - len(todo)
@@ -141,6 +147,27 @@ class Job:
     return self.ids.exists() and self.overlay.exists()
 
 
+def check_output(folder: Path) -> None:
+  """Raises UserError if the folder of the results is, or lies in, a file."""
+  for path in (folder, *folder.absolute().parents):
+    if path.exists():
+      if not path.is_dir():
+        raise UserError(
+          f"--output={folder}: {path} is a file; expected a folder, which is "
+          "created if it does not exist"
+        )
+      return
+
+
+def legend_path(folder: Path, jobs: Sequence[Job]) -> Path:
+  """Returns legend.png in a folder, or another name if an image has this."""
+  results = {path.name for job in jobs for path in (job.ids, job.overlay)}
+  name = "legend.png"
+  while name in results:
+    name = f"class_{name}"
+  return folder / name
+
+
 def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
   """Lists all images of the inputs with distinct names for their results.
 
@@ -149,21 +176,29 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
     output: Folder of the results.
 
   Raises:
-    UserError: An input does not exist, a folder has no images, or a result
-      would overwrite an image or another result.
+    UserError: An input does not exist, a folder has no images or is that of the
+      results, or a result would overwrite an image or another result.
   """
-  sources = list(
-    {p.resolve(): p for path in inputs for p in _images(path, output)}.values()
-  )
+  for path in inputs:
+    if path.is_dir() and path.resolve() == output.resolve():
+      raise UserError(
+        f"--output={output} is searched for images, so the next run would "
+        "segment the results of this one; choose another folder, for example "
+        f"--output={output / 'masks'}, which is not searched"
+      )
+  # Unlike `Path.resolve`, `realpath` accepts links that lead nowhere.
+  found = [p for path in inputs for p in _images(path, output)]
+  sources = list({os.path.realpath(p): p for p in found}.values())
   jobs = [
     Job(source, output / f"{name}.png", output / f"{name}_overlay.png")
     for source, name in zip(sources, unique_names(sources), strict=True)
   ]
-  taken = {source.resolve(): source for source in sources}
+  taken = {os.path.realpath(source): source for source in sources}
   for job in jobs:
     for path in (job.ids, job.overlay):
-      other = taken.setdefault(path.resolve(), job.source)
-      if other is not job.source or path.resolve() == job.source.resolve():
+      result = os.path.realpath(path)
+      other = taken.setdefault(result, job.source)
+      if other is not job.source or result == os.path.realpath(job.source):
         raise UserError(
           f"{path}, the result for {job.source}, would overwrite {other} or "
           "its result; choose another --output, or run the command once for "
@@ -178,13 +213,13 @@ def _images(path: Path, output: Path) -> list[Path]:
     return [path]
   if not path.is_dir():
     raise UserError(f"{path} does not exist; expected an image or a folder")
-  results, searched = output.resolve(), path.resolve()
+  # A link that leads nowhere is an image that cannot be read.
   found = [
     p
     for p in sorted(path.rglob("*"))
-    if p.is_file()
-    and pairing.is_image(p)
-    and (results == searched or results not in p.resolve().parents)
+    if pairing.is_image(p)
+    and not p.is_dir()
+    and output.resolve() not in Path(os.path.realpath(p)).parents
   ]
   if not found:
     raise UserError(f"{path} has no image files; expected PNG, JPEG, ...")
@@ -220,6 +255,6 @@ def _distinct(paths: Sequence[Path]) -> list[str]:
 
 
 def _parts(path: Path, with_suffix: bool) -> tuple[str, ...]:
-  path = path.resolve()
+  path = path.absolute()
   last = f"{path.stem}_{path.suffix[1:]}" if with_suffix else path.stem
   return (*path.parent.parts[1:], last)

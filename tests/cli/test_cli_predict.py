@@ -153,7 +153,7 @@ def test_folders_are_searched_and_names_are_distinct(segment, tmp_path):
   status, out = segment(tmp_path / "in")
   assert status == 0
   written = {p.stem for p in out.iterdir() if "overlay" not in p.stem}
-  assert written == {"a_x", "b_x", "y_png", "y_jpg", "z"}
+  assert written == {"a_x", "b_x", "y_png", "y_jpg", "z", "legend"}
 
 
 def test_one_image_named_twice_is_segmented_once(segment, tmp_path, capsys):
@@ -180,6 +180,7 @@ def test_bad_images_are_reported_at_the_end(segment, tmp_path, capsys):
     "a_overlay.png",
     "d.png",
     "d_overlay.png",
+    "legend.png",
   }
 
 
@@ -235,13 +236,13 @@ def test_results_inside_the_input_folder_are_not_segmented(
   for _ in range(2):
     argv = ["predict", "--workdir=w", f"--output={tmp_path / 'out'}"]
     assert cli.main([*argv, str(tmp_path)]) == 0
-  assert len(list((tmp_path / "out").iterdir())) == 2
+  assert len(list((tmp_path / "out").iterdir())) == 3
 
 
 @pytest.mark.parametrize(
   "names, output, words",
   [
-    (["a.png"], "in", ["a.png", "would overwrite", "--output"]),
+    (["a.png"], "in", ["in is searched for images", "in/masks"]),
     (["b.png", "b_overlay.png"], "out", ["b_overlay.png", "overwrite"]),
     ([], "out", ["has no image files"]),
   ],
@@ -254,6 +255,43 @@ def test_nothing_is_ever_overwritten(tmp_path, names, output, words):
     predict.plan([tmp_path / "in"], tmp_path / output)
   for word in words:
     assert word in str(error.value)
+
+
+def test_a_result_never_replaces_its_image(tmp_path):
+  path = write(tmp_path / "in" / "a.png")
+  with pytest.raises(UserError, match="a.png.* would overwrite .*--output"):
+    predict.plan([path], tmp_path / "in")
+
+
+def test_the_legend_replaces_no_result(tmp_path):
+  for names, expected in (
+    (["a.png"], "legend.png"),
+    (["legend.jpg"], "class_legend.png"),
+  ):
+    jobs = predict.plan([write(tmp_path / n) for n in names], tmp_path / "out")
+    assert predict.legend_path(tmp_path, jobs) == tmp_path / expected
+
+
+def test_an_output_that_is_a_file_is_refused_first(tmp_path, capsys):
+  path = write(tmp_path / "a.png")
+  for output in (path, path / "x"):
+    with pytest.raises(SystemExit) as exit_:
+      cli.main(["predict", "--workdir=w", f"--output={output}", str(path)])
+    assert exit_.value.code == 2
+    assert f"{path} is a file; expected a folder" in capsys.readouterr().err
+
+
+def test_links_that_lead_nowhere_are_reported(segment, tmp_path, capsys):
+  folder = tmp_path / "in"
+  write(folder / "a.png")
+  (folder / "b.png").symlink_to(folder / "gone.png")
+  (folder / "c.png").symlink_to(folder / "c.png")
+  status, _ = segment(folder)
+  assert status == 2
+  captured = capsys.readouterr()
+  assert "1 of 3 images" in captured.out
+  lines = captured.err.strip().splitlines()
+  assert "b.png" in lines[0] and "c.png" in lines[1] and len(lines) == 2
 
 
 def test_missing_input_is_named(tmp_path):
