@@ -43,7 +43,7 @@ _PREFIXES = {
   "semseg": ("layer0.", "ppm."),
   "vainf": ("classifier.classifier.", "classifier.aspp."),
   "milesial": ("inc.", "outc."),
-  "smp": ("encoder.", "segmentation_head."),
+  "smp": ("encoder.", "decoder.", "segmentation_head."),
 }
 
 
