@@ -97,6 +97,11 @@ def _class_names(
     UserError: The class file cannot be used, or contradicts `data.class_names`.
   """
   given = tuple(data.class_names)
+  if len(given) == 1:
+    raise UserError(
+      f"data.class_names={given} names one class; expected two or more,"
+      ' --config.data.class_names=\'("sky", "road")\''
+    )
   if data.name != "folder":
     return given or spec.class_names, "name their classes in data.class_names"
   path = source.root / class_file.NAME

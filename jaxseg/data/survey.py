@@ -36,7 +36,7 @@ class Survey:
   peak: int | None
 
   def describe(self) -> str:
-    """Returns for example "120 images of 375x500" or "... 300x400 to 500x500".
+    """Returns for example "120 training images of 300x400 to 375x500".
 
     The two sizes are the smallest and the largest height and width.
     """
@@ -44,7 +44,7 @@ class Survey:
     low = f"{min(heights)}x{min(widths)}"
     high = f"{max(heights)}x{max(widths)}"
     sizes = low if low == high else f"{low} to {high}"
-    return f"{self.count} images of {sizes}"
+    return f"{self.count} training images of {sizes}"
 
 
 def take(source: Source, split: str) -> Survey:

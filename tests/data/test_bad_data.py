@@ -338,6 +338,7 @@ def test_bad_camvid_lists(configure, folder, tmp_path):
     ({"name": "shape"}, ["data.name='shape'", "did you mean 'shapes'"]),
     ({"canvas": (16,)}, ["data.canvas=(16,)", "(height, width)"]),
     ({"palette": ((1, 2, 3),)}, ["data.palette has 1 colours for 3 classes"]),
+    ({"class_names": ("abc",)}, ["('abc',) names one class", "two or more"]),
     ({"label_map": "255"}, ["data.label_map='255'", "'{255: 1, 38: 0}'"]),
   ],
 )

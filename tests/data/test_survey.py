@@ -44,7 +44,7 @@ def test_a_folder_chooses_and_says_so(folder, configure, capsys):
   assert batch["image"].shape == (4, 64, 96, 3)
   err = capsys.readouterr().err
   assert err.startswith(
-    "note: 5 images of 20x24 to 40x70: chose data.canvas=64x96,"
+    "note: 5 training images of 20x24 to 40x70: chose data.canvas=64x96,"
     " augment.crop=48x48\n"
   )
   # What is given is not chosen, and nothing is said about it.
