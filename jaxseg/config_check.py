@@ -37,7 +37,9 @@ _COUNT = Whole(1)
 _NAME = Text(empty=False)
 _SHARE = Number(0, 1)
 _DECAY = Number(0, 1, below=True, example=0.9)
-_NOT_NEGATIVE = Number(0)
+# Products of larger numbers overflow in float32.
+_LARGEST = 10**6
+_NOT_NEGATIVE = Number(0, _LARGEST)
 _INTERVAL = Whole(0, hint=" (0 = never)")
 _PATTERNS = Many(Pattern(), example=("bias$",))
 _RGB = "(red, green, blue)"
@@ -95,23 +97,23 @@ FIELDS: dict[str, Rule] = {
   "loss.label_smoothing": Number(0, 1, below=True, example=0.1),
   "loss.normalise_by": Choice(("weight", "count", "images")),
   "loss.label_stride": _COUNT,
-  "loss.border_weight": Number(0, example=10),
+  "loss.border_weight": Number(0, _LARGEST, example=10),
   "loss.border_std": Number(0, 1000, above=True, example=5),
   "optimizer.name": Choice(("sgd", "adamw", "rmsprop")),
-  "optimizer.learning_rate": Number(0, example=0.01),
+  "optimizer.learning_rate": Number(0, _LARGEST, example=0.01),
   "optimizer.momentum": _DECAY,
   "optimizer.nesterov": Flag(),
   "optimizer.b1": _DECAY,
   "optimizer.b2": Number(0, 1, below=True, example=0.999),
   "optimizer.decay_rate": _DECAY,
   "optimizer.epsilon": Number(0, 1, above=True, example=1e-8),
-  "optimizer.weight_decay": Number(0, example=1e-4),
+  "optimizer.weight_decay": Number(0, _LARGEST, example=1e-4),
   "optimizer.decoupled": Flag(),
   "optimizer.no_decay": _PATTERNS,
   "optimizer.multipliers": Many(
     Row((Pattern(), _NOT_NEGATIVE)), example=(("bias$", 2.0),)
   ),
-  "optimizer.clip_norm": Number(0, hint=" (0 = no clipping)"),
+  "optimizer.clip_norm": Number(0, _LARGEST, hint=" (0 = no clipping)"),
   "optimizer.accumulate": _COUNT,
   "optimizer.ema_decay": Number(
     0, 1, below=True, example=0.99, hint=" (0 = no averaging)"
@@ -155,13 +157,15 @@ FIELDS: dict[str, Rule] = {
   "dtype": Choice(("float32", "bfloat16", "float16")),
   "norm.name": Choice(("paper", "batch", "group", "none")),
   "norm.momentum": Either((_PAPER, Number(0, 1, example=0.9))),
-  "norm.epsilon": Either((_PAPER, Number(0, above=True, example=1e-5))),
+  "norm.epsilon": Either(
+    (_PAPER, Number(0, _LARGEST, above=True, example=1e-5))
+  ),
   "norm.frozen": Flag(),
   "norm.groups": Either((_PAPER, Whole(1, example=32))),
 }
 
 _COUNTS = Many(_COUNT, example=(1, 2, 3))
-_FACTOR = Number(0, above=True, example=1)
+_FACTOR = Number(0, 100, above=True, example=1)
 
 # Rules by the name of a field, which means the same in every network. A field
 # that a network leaves at None may be None. Texts are names that the network
@@ -387,7 +391,7 @@ def _norm_conflicts(config: ConfigDict) -> Iterator[str]:
       having = [key for key, has in _NORM_FIELDS.items() if field in has]
       yield (
         f"norm.{field}={value}: norm.name={name!r} has no such field; leave it "
-        f"out, or set --config.norm.name={having[-1]}"
+        f"out, or set --config.norm.name={having[0]}"
       )
   if config.norm.frozen and config.train.norm_batches:
     yield (
