@@ -16,6 +16,7 @@ import warnings
 
 import jax
 from jax._src import distributed
+from jax.experimental import multihost_utils
 
 from jaxseg.errors import UserError
 from jaxseg.peers import Peers
@@ -220,6 +221,9 @@ def joined(
       stack.enter_context(contextlib.redirect_stderr(nowhere))
     try:
       _check_count(state.client, state.process_id, state.num_processes)
+      # Connects the devices while no process is ahead of the others: on CPUs
+      # the first collective operation waits for at most 30 s.
+      multihost_utils.sync_global_devices("jaxseg")
       yield
     except SystemExit:  # All processes stop after the same step.
       peers.finish()
