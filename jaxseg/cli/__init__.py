@@ -47,17 +47,23 @@ def main(argv: Sequence[str] | None = None) -> int:
   name, *rest = argv
   if name not in COMMANDS:
     raise unknown_name("command", name, COMMANDS)
+  try:
+    return _run(name, rest)
+  except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+    return 130  # What a shell reports of a process that Ctrl-C ended.
+
+
+def _run(name: str, argv: Sequence[str]) -> int:
+  """Imports and runs a command."""
   module = importlib.import_module(f"jaxseg.cli.{name}")
   parser = CommandParser(name, module.USAGE, module.__doc__)
   module.add_arguments(parser)
-  args = parser.parse_args(rest)
+  args = parser.parse_args(argv)
   # Log messages and warnings of libraries do not concern the user.
   logging.set_verbosity(logging.ERROR)
   warnings.filterwarnings("ignore", module="orbax")
-  try:
-    return module.run(args)
-  except KeyboardInterrupt:
-    return 130  # What a shell reports of a process that Ctrl-C ended.
+  return module.run(args)
 
 
 def _overview() -> str:

@@ -67,6 +67,12 @@ def _train(
   """Trains in a work directory that belongs to this run; see `train`."""
   config, options = experiment.config, experiment.options
   report(experiment.description)
+  dataset = experiment.dataset
+  train_split, eval_split = dataset.train_split, dataset.eval_split
+  report(
+    f"{dataset.splits[train_split]} images to train on ({train_split}), "
+    f"{dataset.splits[eval_split]} to evaluate on ({eval_split})"
+  )
   checkpoints = Checkpoints(
     workdir, keep_last=options.keep_last, metric=experiment.task.metric
   )

@@ -119,12 +119,13 @@ def test_missing_work_directory_is_one_line(command, capsys, tmp_path):
   assert str(tmp_path / "none") in err and err.count("\n") == 1
 
 
-def test_interrupted_commands_have_status_130(monkeypatch, tmp_path):
+def test_interrupted_commands_have_status_130(monkeypatch, capsys):
   def interrupt(args):
     raise KeyboardInterrupt
 
   monkeypatch.setattr("jaxseg.cli.convert.run", interrupt)
   assert cli.main(["convert", "--model=resnet18", "a.pth", "b.npz"]) == 130
+  assert capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["train", "--help"]])

@@ -102,6 +102,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(workdir, name, capsys):
   damage, found = DAMAGES[name]
   damage(workdir / "checkpoints" / "8")
   checkpoints = Checkpoints(workdir, keep_last=2)
+  assert [checkpoints.is_intact(s) for s in (4, 8, 12)] == [True, False, False]
   with pytest.raises(UserError, match="checkpoint 8 is damaged") as error:
     checkpoints.restore_as_saved(8)
   assert found in str(error.value) and "\n" not in str(error.value)

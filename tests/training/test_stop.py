@@ -76,6 +76,7 @@ def test_a_stop_at_an_evaluation_or_at_the_end_changes_nothing(
   out = capsys.readouterr().out
   expected = (
     "opening the data set folder",
+    "11 images to train on (train), 5 to evaluate on (val)",
     "creating the initial state",
     "compiling the training step",
     "step 1 of 4: loss ",
