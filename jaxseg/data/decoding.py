@@ -177,8 +177,8 @@ def eight_bits(
   if not bits:
     raise UserError(
       f"{name} has 16 bits a channel (values up to {image.max()}), but the"
-      " network was trained on images of 8 bits; pass the bits that these"
-      " images use, such as --config.data.bits=12"
+      " training images have 8; pass the bits that it uses, such as"
+      " --config.data.bits=12"
     )
   return _scaling_table(bits)[image]
 

@@ -113,7 +113,7 @@ def require_memory(
     raise UserError(
       f"data.loader='resident': split {split!r} needs {needed / 1e9:.1f} GB on"
       f" a canvas of {canvas}, but memory has {memory / 1e9:.1f} GB; use"
-      " --config.data.loader=tfdata, or a smaller data.canvas"
+      " --config.data.loader=tfdata, or a smaller canvas"
     )
 
 

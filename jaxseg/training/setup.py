@@ -5,7 +5,6 @@ below them take the values that it builds.
 """
 
 import dataclasses
-import sys
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +14,7 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxseg import config_check, data, sharding, tasks, weights
+from jaxseg.data.notes import note
 from jaxseg.errors import UserError
 from jaxseg.evaluation import inference
 from jaxseg.evaluation.inference import Inference
@@ -146,7 +146,7 @@ def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
   dataset = data.open(config, devices=mesh.size)
   _check_pixels(dataset)
   for name in dataset.absent_classes()[:10]:
-    print(f"note: no pixel of {name} in the training masks", file=sys.stderr)
+    note(f"no pixel of {name} in the training masks")
   config = completed(config, dataset)
   task = tasks.create(config)
   model = create_model(config)
@@ -191,10 +191,9 @@ def _check_pixels(dataset: data.Dataset) -> None:
     )
   split = dataset.eval_split
   if not dataset.class_pixels(split).any():
-    print(
-      f"note: every pixel of the {split!r} masks is ignored; there will be no "
-      "scores and no best step",
-      file=sys.stderr,
+    note(
+      f"every pixel of the {split!r} masks is ignored; there will be no "
+      "scores and no best step"
     )
 
 
