@@ -48,13 +48,13 @@ class Number:
   @property
   def expected(self) -> str:
     if not self.above and not self.below and self.high - self.low < math.inf:
-      text = f"a number from {self.low:g} to {self.high:g}"
+      text = f"a number from {self.low:,} to {self.high:,}"
       return _with_example(text, self.example) + self.hint
     ends = []
     if self.low > -math.inf:
-      ends.append(f"{'above' if self.above else 'of at least'} {self.low:g}")
+      ends.append(f"{'above' if self.above else 'of at least'} {self.low:,}")
     if self.high < math.inf:
-      ends.append(f"{'below' if self.below else 'at most'} {self.high:g}")
+      ends.append(f"{'below' if self.below else 'at most'} {self.high:,}")
     text = f"a number {' and '.join(ends)}" if ends else "a finite number"
     return _with_example(text, self.example) + self.hint
 
@@ -186,11 +186,11 @@ class Many:
   def expected(self) -> str:
     if self.order:
       text = f"() or {self.order}" if 0 in self.lengths else self.order
-    elif self.lengths:
-      text = f"a tuple of {' or '.join(map(str, self.lengths))} elements"
     else:
-      text = "a tuple" if self.empty else "a tuple of 1 or more elements"
-    text += ", all different," if self.distinct else ""
+      different = "different " if self.distinct else ""
+      count = " or ".join(map(str, self.lengths))
+      count = count or ("" if self.empty else "1 or more")
+      text = f"a tuple of {count} {different}elements".replace("  ", " ")
     text += f", each {self.rule.expected}"
     return _with_example(text, self.example or None) + self.hint
 

@@ -157,8 +157,8 @@ def test_a_message_in_full():
   with pytest.raises(UserError) as error:
     config_check.check(changed(optimizer__learning_rate=math.nan))
   assert str(error.value) == (
-    "optimizer.learning_rate=nan: expected a number from 0 to 1e+06, for "
-    "example 0.01"
+    "optimizer.learning_rate=nan: expected a number from 0 to 1,000,000, "
+    "for example 0.01"
   )
   with pytest.raises(UserError, match="did you mean 'segmentation'"):
     config_check.check(changed(task="segmentaton"))

@@ -254,14 +254,16 @@ def a_few(names):
 @pytest.mark.slow
 @settings(SAME, max_examples=12)
 @given(
-  st.lists(
+  values=st.lists(
     st.sampled_from(sorted(drawn())), min_size=4, max_size=8, unique=True
   ).flatmap(a_few)
 )
-@example({"seed": 2**32 - 1, "dtype": "float16"})
-@example({"norm.name": "group", "dtype": "bfloat16", "train.batch_size": 1})
-@example({"augment.crop": (1, 1), "norm.name": "none"})
-@example({"eval.canvas": (1, 1), "data.canvas": (1, 40)})
+@example(values={"seed": 2**32 - 1, "dtype": "float16"})
+@example(
+  values={"norm.name": "group", "dtype": "bfloat16", "train.batch_size": 1}
+)
+@example(values={"augment.crop": (1, 1), "norm.name": "none"})
+@example(values={"eval.canvas": (1, 1), "data.canvas": (1, 40)})
 def test_a_configuration_is_refused_or_takes_a_step(
   values, tiny_folder, tmp_path_factory
 ):

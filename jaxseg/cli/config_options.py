@@ -26,6 +26,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from jaxseg import config_check
 from jaxseg.config import BackboneFields, base
 from jaxseg.errors import UserError
 
@@ -236,6 +237,11 @@ def override(
     value = _value(config, field, given[-1])
     if allowed is not None and not _is_among(field, allowed):
       raise _not_allowed(field, given[-1], allowed)
+    if field == "model.name" and config.model.name != given[-1].split("=")[-1]:
+      raise UserError(
+        f"{given[-1]}: the other fields of the network are those of {value!r}; "
+        "choose a network by its file, as in --config=configs/unet.py"
+      )
     try:
       _parse(config, field, given)
     except (flags.Error, TypeError, ValueError) as error:
@@ -321,6 +327,8 @@ def _expected(field: str, value: Any) -> str:
   if isinstance(value, ConfigDict):
     name = "name" if "name" in value else next(iter(value), "FIELD")
     return f"a field of this section, such as --config.{field}.{name}=VALUE"
+  if value is None and field in config_check.FIELDS:
+    return config_check.FIELDS[field].expected
   if isinstance(value, bool):
     return "True or False"
   if isinstance(value, int):

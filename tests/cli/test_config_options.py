@@ -98,6 +98,8 @@ def test_repeated_overrides():
     ("eval.scales=0.5;1", ["expected a tuple such as '(1.0,)'"]),
     ("data=folder", ["a field of this section", "--config.data.name=VALUE"]),
     ("data.path", ["expected a value"]),
+    ("norm.momentum=x", ["None for the paper's value, or a number from 0"]),
+    ("model.name=unet", ["'pspnet'", "configs/unet.py"]),
   ],
 )
 def test_mistakes_name_the_option_and_the_fix(word, expected):
