@@ -7,8 +7,8 @@
 
 Prints the IoU, the accuracy and the share of pixels of every class, and how
 they were computed, so that scores can be compared; undefined scores are null
-in JSON. The fields eval.*, data.path, data.prepared, data.loader,
-data.eval_split, data.label_map and data.bits of the run can be overridden.
+in JSON. The fields eval.*, data.path, data.eval_split, data.label_map and
+data.bits of the run can be overridden.
 
 Another folder than the run's that has no splits is scored as a whole, as is
 the run's own with --split=all.
@@ -27,6 +27,12 @@ from jaxseg.runs.run import Run, load_run
 from jaxseg.tasks.task import Scores
 
 USAGE = "--workdir=DIR [OPTION ...]"
+
+# Evaluation reads the original files, so these fields change nothing.
+_LOADING = ("data.prepared", "data.loader")
+FIELDS = tuple(
+  field for field in config_options.EVALUATION_FIELDS if field not in _LOADING
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,9 +63,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     trained = load_run(args.workdir, args.checkpoint)
     config = trained.config
     trained_on = config.data.path
-    config_options.override(
-      config, args.overrides, allowed=config_options.EVALUATION_FIELDS
-    )
+    config_options.override(config, args.overrides, allowed=FIELDS)
     if args.split:
       config.data.eval_split = args.split
     is_other = Path(config.data.path).resolve() != Path(trained_on).resolve()

@@ -3,9 +3,10 @@
 Opening a data set reads and checks all of its files, before anything trains.
 An error about a bad file is one line with the file's name and the fix.
 
-`config.data.loader` selects where batches come from. "tfdata" prepares record
-shards once and streams them through the host. "resident" keeps the whole data
-set on the device and needs no TensorFlow. Both yield identical batches.
+`config.data.loader` selects where training batches come from. "tfdata" prepares
+record shards once and streams them through the host. "resident" keeps the
+training split on the device and needs no TensorFlow. Both yield identical
+batches. Evaluation reads the original files.
 """
 
 import itertools

@@ -292,7 +292,8 @@ class Dataset:
         split,
         self._eval_placement,
         audit.label_dtype(self.counts, self.ignore_label),
-        keep=self._loader_name == "resident",
+        # Without training, each example is read once.
+        keep=self._loader_name == "resident" and self._loader is not None,
       )
     return self._eval_splits[split]
 

@@ -144,6 +144,7 @@ def test_another_folder_is_scored_whole_with_a_label_map(
     ("--config.eval.scale=1", ["no field 'scale'", "'scales'", "batch_size"]),
     ("--config.model.name=unet", ["fixed by the trained run", "eval.*"]),
     ("--config.augment.flip=True", ["fixed by the trained run"]),
+    ("--config.data.loader=resident", ["has no effect on this command"]),
   ],
 )
 def test_bad_values_are_one_line_and_status_2(score, capsys, option, words):
