@@ -14,6 +14,7 @@ import warnings
 
 from absl import logging
 
+from jaxseg import __version__
 from jaxseg.cli.parser import CommandParser
 from jaxseg.errors import exit_on_user_error, unknown_name
 
@@ -43,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else list(argv)
   if not argv or argv[0] in ("-h", "--help"):
     print(_overview())
+    return 0
+  if "--version" in argv[:2]:
+    print(f"jaxseg {__version__}")
     return 0
   name, *rest = argv
   if name not in COMMANDS:
@@ -75,6 +79,7 @@ def _overview() -> str:
       "",
       *commands,
       "",
-      "jaxseg COMMAND --help shows an example and the options of a command.",
+      "jaxseg COMMAND --help shows an example and the options of a command,",
+      "jaxseg --version the version.",
     ]
   )

@@ -159,7 +159,10 @@ def _check_path(text: str, path: Path) -> None:
   elif path.is_file():
     seen = f"{path} is no Python file"
   else:
-    folders = (path.parent, Path("configs"))
+    # The last folder counts first. Outside of the source tree a file is found
+    # beside train.py.
+    source = Path(__file__).parents[2] / "configs"
+    folders = (source, Path("configs"), path.parent)
     known = {p.stem: p for folder in folders for p in folder.glob("*.py")}
     close = difflib.get_close_matches(path.stem, known, n=1)
     guess = f" (did you mean {str(known[close[0]])!r}?)" if close else ""

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import jaxseg
 from jaxseg import cli
 from jaxseg.cli import config_options
 from jaxseg.cli.parser import CommandParser
@@ -50,6 +51,14 @@ def test_overview_lists_every_command(argv, capsys):
   out = capsys.readouterr().out
   for name, text in cli.COMMANDS.items():
     assert name in out and text in out
+
+
+@pytest.mark.parametrize(
+  "argv", [["--version"], ["train", "--version"], ["evaluate", "--version"]]
+)
+def test_the_version_is_printed(argv, capsys):
+  assert cli.main(argv) == 0
+  assert capsys.readouterr().out == f"jaxseg {jaxseg.__version__}\n"
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -1,5 +1,8 @@
 """Configurations on the command line: files, fields, values, mistakes."""
 
+from pathlib import Path
+import re
+
 from ml_collections import ConfigDict
 import pytest
 
@@ -222,3 +225,12 @@ def test_another_backbone_is_a_word():
     config.model.backbone = BackboneFields({"name": "resnet50", "width": 64})
   with pytest.raises(UserError, match="a word after the colon.*backbone.width"):
     config_options.override(config, ["--config.model.backbone=resnet18"])
+
+
+def test_a_file_beside_train_py_is_suggested_in_any_folder(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  path = Path(__file__).parents[2] / "configs" / "pspnet.py"
+  with pytest.raises(UserError, match=re.escape(f"did you mean '{path}'")):
+    config_options.read("configs/pspnet.py:camvid")
