@@ -16,6 +16,8 @@ import flax.linen as nn
 
 from jaxseg.layers.norm import NORMS
 
+# Fields of a norm that change its outputs.
+_NORM_FIELDS = ("epsilon", "groups")
 # Fields that do not change the outputs of a trained network.
 _TRAINING_ONLY = {
   "dropout_rate", "dropout_levels", "dropout_stages", "channel_dropout",
@@ -93,14 +95,15 @@ def describe(network: nn.Module) -> Description:
 
 
 def _describe_norm(norm: Any) -> Description:
-  """Returns the name of a norm, as in `NORMS`, and its epsilon."""
+  """Returns the name of a norm, as in `NORMS`, its epsilon and its groups."""
   if norm is None:
     return {"name": "none"}
   layer = norm()
   names = {kind: name for name, kind in NORMS.items()}
   found = {"name": names.get(type(layer), type(layer).__name__)}
-  if hasattr(layer, "epsilon"):
-    found["epsilon"] = layer.epsilon
+  for field in _NORM_FIELDS:
+    if hasattr(layer, field):
+      found[field] = getattr(layer, field)
   return found
 
 
@@ -144,8 +147,9 @@ def _compare(
   if norms is not None:
     theirs, ours = norms
     same = theirs.get("name") == ours["name"]
-    key = "epsilon" if same else "name"
-    pairs[f"{prefix}norm.{key}"] = (theirs.get(key), ours.get(key))
+    for key in _NORM_FIELDS if same else ("name",):
+      value = ours.get(key)
+      pairs[f"{prefix}norm.{key}"] = (theirs.get(key, value), value)
   return [
     Difference(field, theirs, ours)
     for field, (theirs, ours) in pairs.items()

@@ -63,6 +63,13 @@ def test_other_fields_are_refused_with_the_options_to_set(fields, option):
   assert f"; set {option}, or " in message
 
 
+def test_another_number_of_groups_is_refused():
+  group = {"name": "group", "groups": 2}
+  check(v3plus(norm=group), v3plus(norm=group))
+  with pytest.raises(UserError, match="--config.norm.groups=2"):
+    check(v3plus(norm="group"), v3plus(norm=group))
+
+
 def test_what_changes_on_purpose_is_named():
   changed = ("align_corners", "backbone.contract_dilation")
   original = v3plus(align_corners=False, backbone={"contract_dilation": False})
