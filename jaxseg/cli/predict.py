@@ -108,6 +108,7 @@ def segment(trained: Run, jobs: Sequence["Job"]) -> list[UserError]:
   Returns:
     The errors of the images that could not be read.
   """
+  announce_shapes(trained, jobs)
   data = trained.config.data
 
   def work(number: int) -> UserError | None:
@@ -126,6 +127,24 @@ def segment(trained: Run, jobs: Sequence["Job"]) -> list[UserError]:
 
   results = progress.in_order(work, len(jobs), title="predict")
   return [error for error in results if error is not None]
+
+
+def announce_shapes(trained: Run, jobs: Sequence["Job"]) -> None:
+  """Prints how often the network is compiled, unless it is once."""
+
+  def shape(number: int) -> tuple[int, int] | None:
+    try:
+      size, _ = decoding.image_header(jobs[number].source)
+    except UserError:
+      return None  # Reported when the image is read.
+    return trained.input_size(size)
+
+  shapes = set(progress.in_order(shape, len(jobs))) - {None}
+  if len(shapes) > 1:
+    print(
+      f"segmenting {len(jobs)} images in {len(shapes)} shapes; each is "
+      "compiled once"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,10 +73,14 @@ class Run:
       UserError: The network classifies whole images, or was trained on images
         of 8 bits and `image` has 16.
     """
-    size = self._placement.input_size(image.shape[:2])
+    size = self.input_size(image.shape[:2])
     x = resize_image(decoding.eight_bits(image, self.config.data.bits), size)
     logits = self.compiled(size)(self.variables, x[None])
     return inference.ids_at_size(np.asarray(logits)[0], image.shape[:2])
+
+  def input_size(self, size: tuple[int, ...]) -> tuple[int, int]:
+    """Returns the size of the network's input for an image of `size`."""
+    return self._placement.input_size(size)
 
   def compiled(self, size: tuple[int, int]) -> Callable:
     """Compiles the inference function for one image, once for each size.

@@ -13,6 +13,7 @@ import pytest
 from jaxseg import cli
 from jaxseg.cli import predict
 from jaxseg.errors import UserError
+from jaxseg.evaluation import inference
 
 
 def thirds(height, width):
@@ -154,6 +155,25 @@ def test_folders_are_searched_and_names_are_distinct(segment, tmp_path):
   assert status == 0
   written = {p.stem for p in out.iterdir() if "overlay" not in p.stem}
   assert written == {"a_x", "b_x", "y_png", "y_jpg", "z", "legend"}
+
+
+def test_the_network_is_compiled_once_for_each_shape(
+  segment, run, monkeypatch, tmp_path, capsys
+):
+  folder = tmp_path / "in"
+  for i, size in enumerate(((24, 32), (48, 64), (12, 32), (240, 320))):
+    write(folder / f"{i}.png", size)
+  (folder / "4.png").write_bytes(b"")
+  compiled = []
+  make = inference.make_predict_logits
+  monkeypatch.setattr(
+    inference,
+    "make_predict_logits",
+    lambda *args: compiled.append(args) or make(*args),
+  )
+  segment(folder)
+  assert len(compiled) == 2
+  assert "5 images in 2 shapes" in capsys.readouterr().out
 
 
 def test_one_image_named_twice_is_segmented_once(segment, tmp_path, capsys):
