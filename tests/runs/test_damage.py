@@ -133,6 +133,20 @@ def test_the_step_of_a_damaged_checkpoint_is_saved_again(workdir):
   np.testing.assert_array_equal(tree["params"]["w"], state(8).params["w"])
 
 
+def test_the_remains_of_a_killed_save_are_ignored_and_replaced(workdir):
+  folder = workdir / "checkpoints"
+  remains = folder / "9.orbax-checkpoint-tmp"
+  shutil.copytree(folder / "8", remains)
+  truncate(remains)
+  checkpoints = Checkpoints(workdir, keep_last=2)
+  assert checkpoints.steps() == [4, 8]
+  checkpoints.save(state(9))
+  checkpoints.close()
+  assert not remains.exists()
+  tree = checkpoints.restore_as_saved(9)
+  np.testing.assert_array_equal(tree["params"]["w"], state(9).params["w"])
+
+
 def test_a_damaged_score_of_an_older_checkpoint_stops_nothing(workdir):
   DAMAGES["torn_score"][0](workdir / "checkpoints" / "4")
   checkpoints = Checkpoints(workdir, keep_last=2)
