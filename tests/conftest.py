@@ -14,6 +14,8 @@ os.environ["XLA_FLAGS"] = " ".join(
   )
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Tests compile what they test.
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 
 from jaxtyping import install_import_hook  # noqa: E402
 

@@ -67,6 +67,8 @@ def _run(name: str, argv: Sequence[str]) -> int:
   # Log messages and warnings of libraries do not concern the user.
   logging.set_verbosity(logging.ERROR)
   warnings.filterwarnings("ignore", module="orbax")
+  # A damaged file costs a compilation, and so does a full disk.
+  warnings.filterwarnings("ignore", message="Error .* persistent compilation")
   return module.run(args)
 
 

@@ -23,6 +23,7 @@ import jax
 from jaxseg import data, metrics, processes, sharding
 from jaxseg.cli import config_options, options, output
 from jaxseg.evaluation import scoring
+from jaxseg.runs import compilation
 from jaxseg.runs.run import Run, load_run
 from jaxseg.tasks.task import Scores
 
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> None:
   with output.messages(to_stderr=args.json):
     trained = load_run(args.workdir, args.checkpoint)
+    compilation.keep(args.workdir)
     config = trained.config
     trained_on = config.data.path
     config_options.override(config, args.overrides, allowed=FIELDS)

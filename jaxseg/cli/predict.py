@@ -27,6 +27,7 @@ from jaxseg.cli import config_options, options, output
 from jaxseg.data import decoding, pairing, progress
 from jaxseg.errors import UserError
 from jaxseg.evaluation import pictures
+from jaxseg.runs import compilation
 from jaxseg.runs.run import Run, load_run
 
 USAGE = "--workdir=DIR --output=DIR [OPTION ...] IMAGE ..."
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
   if todo:
     with output.messages(to_stderr=args.json):
       trained = load_run(args.workdir, args.checkpoint)
+      compilation.keep(args.workdir)
       config_options.override(trained.config, args.overrides, allowed=FIELDS)
       config_check.check(trained.config, training=False)
       unreadable = segment(trained, todo)

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxseg import files, sharding
 from jaxseg.errors import UserError
+from jaxseg.runs import compilation
 from jaxseg.runs.checkpoints import Checkpoints
 from jaxseg.runs.lock import locked
 from jaxseg.runs.workdir import claim, claim_data
@@ -67,6 +68,7 @@ def _train(
   """Trains in a work directory that belongs to this run; see `train`."""
   config, options = experiment.config, experiment.options
   report(experiment.description)
+  compilation.keep(workdir)
   dataset = experiment.dataset
   train_split, eval_split = dataset.train_split, dataset.eval_split
   report(
