@@ -12,39 +12,49 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from jaxseg import files
+from jaxseg.data.contents import Contents
 from jaxseg.tasks.task import Scores
 
 
-def write(
-  scores: Scores, workdir: epath.PathLike, config: ConfigDict, step: int
-) -> None:
-  """Writes the scores of a state.
+def origin(config: ConfigDict, contents: Contents) -> dict[str, Any]:
+  """Returns what the final scores of a run depend on.
 
   Args:
-    scores: Scores that the task returned.
-    workdir: The work directory.
     config: The complete configuration.
-    step: Number of steps taken.
+    contents: Description of the files of each split.
+  """
+  split = config.data.eval_split
+  values = {
+    "step": config.train.steps,
+    "split": split,
+    "files": contents[split],
+    "eval": config.eval.to_dict(),
+  }
+  # JSON turns tuples into lists.
+  return json.loads(json.dumps(values))
+
+
+def write(
+  scores: Scores, workdir: epath.PathLike, origin: dict[str, Any]
+) -> None:
+  """Writes scores and their `origin`.
 
   Raises:
     UserError: The disk is full or refuses the file.
   """
   values = {key: _plain(value) for key, value in scores.items()}
-  text = json.dumps({"of": _origin(config, step), "scores": values}) + "\n"
+  text = json.dumps({"of": origin, "scores": values}) + "\n"
   files.write_text(_path(workdir), text)
 
 
-def read(
-  workdir: epath.PathLike, config: ConfigDict, step: int
-) -> Scores | None:
+def read(workdir: epath.PathLike, origin: dict[str, Any]) -> Scores | None:
   """Returns the scores that `write` wrote.
 
-  None if there is no readable file, or if it has the scores of another step or
-  of other settings of evaluation.
+  None if there is no readable file, or if it has the scores of another origin.
   """
   try:
     tree = json.loads(_path(workdir).read_text())
-    if tree["of"] != _origin(config, step):
+    if tree["of"] != origin:
       return None
     return {key: _value(value) for key, value in tree["scores"].items()}
   except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -53,17 +63,6 @@ def read(
 
 def _path(workdir: epath.PathLike) -> epath.Path:
   return files.to_path(workdir) / "scores.json"
-
-
-def _origin(config: ConfigDict, step: int) -> dict[str, Any]:
-  """Returns what the scores of a run depend on, as JSON reads it back."""
-  origin = {
-    "step": step,
-    "path": config.data.path,
-    "split": config.data.eval_split,
-    "eval": config.eval.to_dict(),
-  }
-  return json.loads(json.dumps(origin))
 
 
 def _plain(value: float | np.ndarray) -> Any:

@@ -79,13 +79,14 @@ def _train(
     workdir, keep_last=options.keep_last, metric=experiment.task.metric
   )
   scores = None
+  origin = final_scores.origin(config, dataset.contents())
   if checkpoints.is_intact(options.steps):
     report(f"nothing left to train: {workdir} has all {options.steps} steps")
-    scores = final_scores.read(workdir, config, options.steps)
+    scores = final_scores.read(workdir, origin)
   if scores is None:
     scores = _run(experiment, mesh, workdir, checkpoints)
     if jax.process_index() == 0:
-      final_scores.write(scores, workdir, config, options.steps)
+      final_scores.write(scores, workdir, origin)
   report(experiment.task.table(scores))
   best = checkpoints.best_step()
   best = "no step has a score" if best is None else f"best: step {best}"

@@ -5,6 +5,7 @@ import math
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 from PIL import Image
 import pytest
 
@@ -13,7 +14,7 @@ from jaxseg.errors import UserError
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.runs.checkpoints import Checkpoints
 from jaxseg.runs.metrics_log import read_metrics
-from jaxseg.training import final_scores, loop, setup
+from jaxseg.training import final_scores, loop, optimizers, setup
 
 
 class Colours(nn.Module):
@@ -101,21 +102,26 @@ def test_a_stop_at_an_evaluation_or_at_the_end_changes_nothing(
 
 
 def test_scores_are_recorded_for_their_settings(config, tmp_path):
+  contents = {"val": {"examples": 5, "names": "00ff"}}
+  origin = final_scores.origin(config, contents)
   scores = {"miou": 0.5, "iou/a": math.nan, "confusion": np.eye(3, dtype=int)}
-  assert final_scores.read(tmp_path, config, 4) is None
-  final_scores.write(scores, tmp_path, config, 4)
-  np.testing.assert_equal(final_scores.read(tmp_path, config, 4), scores)
-  assert final_scores.read(tmp_path, config, 5) is None
+  assert final_scores.read(tmp_path, origin) is None
+  final_scores.write(scores, tmp_path, origin)
+  np.testing.assert_equal(final_scores.read(tmp_path, origin), scores)
   config.eval.flip = True
-  assert final_scores.read(tmp_path, config, 4) is None
-  config.eval.flip = False
+  others = [
+    final_scores.origin(config, contents),
+    {**origin, "step": 5},
+    {**origin, "files": {"examples": 5, "names": "1234"}},
+  ]
+  assert [final_scores.read(tmp_path, other) for other in others] == [None] * 3
   for damage in (b"", b"[]", b'{"of": 1}', b"\xff"):
     (tmp_path / "scores.json").write_bytes(damage)
-    assert final_scores.read(tmp_path, config, 4) is None
+    assert final_scores.read(tmp_path, origin) is None
 
 
-def test_events_are_written_before_an_error(config, tmp_path):
-  config.optimizer.learning_rate = 1e30
+def test_events_are_written_before_an_error(config, tmp_path, monkeypatch):
+  monkeypatch.setattr(optimizers, "create", lambda *_: optax.sgd(1e38))
   with pytest.raises(UserError, match="expected finite numbers"):
     loop.train(config, tmp_path)
   (events,) = tmp_path.glob("events.*")
