@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from jaxseg import files, sharding
+from jaxseg import config_check, files, sharding
 from jaxseg.errors import UserError
 from jaxseg.runs import compilation
 from jaxseg.runs.checkpoints import Checkpoints
@@ -46,6 +46,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Scores:
     UserError: The data or a field is invalid, the work directory belongs to
       another run, the disk is full, or the loss is not finite.
   """
+  config_check.check(config)
   workdir = files.to_path(workdir)
   mesh = sharding.mesh_for_training(
     config.train.batch_size, config.optimizer.accumulate
