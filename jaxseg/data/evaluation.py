@@ -94,9 +94,13 @@ class EvalSplit:
       self._kept[index] = example
     return example
 
-  def padding(self, shape: tuple[int, int]) -> Example:
-    """Returns an empty example, which completes a batch."""
-    image = np.full((*shape, 3), self._placement.fill, np.uint8)
+  def padding(self, index: int) -> Example:
+    """Returns the image of an example without its label, to fill a batch.
+
+    A network may normalise by the statistics of its batch, as FC-DenseNet does;
+    a blank image would change them.
+    """
+    image = self.example(index)["image"]
     return {**self._placement.padding(self._dtype), "image": image}
 
 
@@ -135,13 +139,17 @@ class EvalBatches:
       raise UserError(f"eval.batch_size={batch_size}: expected 1 or more")
     self._examples = examples
     self._order = []
+    shapes = []
     multiple = math.lcm(devices, process_count)
     for shape, index in order.eval_batches(
       examples.shapes, batch_size, multiple=multiple
     ):
-      own = np.split(index, process_count)[process_index]
-      self._order.append((shape, own))
-    self.shapes = list(dict.fromkeys(shape for shape, _ in self._order))
+      # The images of a batch, repeated where it is padded.
+      shown = np.resize(index[index >= 0], len(index))
+      own = np.stack([index, shown], axis=1)
+      self._order.append(np.split(own, process_count)[process_index])
+      shapes.append(shape)
+    self.shapes = list(dict.fromkeys(shapes))
 
   def __len__(self) -> int:
     return len(self._order)
@@ -157,16 +165,16 @@ class EvalBatches:
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
     """Yields the batches; `index` is -1 for padding."""
-    rows = [(shape, int(i)) for shape, own in self._order for i in own]
+    rows = np.concatenate([np.zeros((0, 2), np.int32), *self._order])
 
     def read(row: int) -> Example:
-      shape, index = rows[row]
+      index, shown = rows[row].tolist()
       if index < 0:
-        return self._examples.padding(shape)
+        return self._examples.padding(shown)
       return self._examples.example(index)
 
     with contextlib.closing(progress.in_order(read, len(rows))) as examples:
-      for _, own in self._order:
+      for own in self._order:
         batch = [next(examples) for _ in own]
         stacked = {k: np.stack([row[k] for row in batch]) for k in batch[0]}
-        yield {**stacked, "index": own}
+        yield {**stacked, "index": own[:, 0]}

@@ -150,6 +150,8 @@ def test_evaluation_pads_the_batches_of_several_devices(opened):
   assert found[0]["image"].dtype == np.uint8
   assert (found[0]["label"][2:] == 255).all()
   assert (found[0]["size"][2:] == 0).all()
+  # The images are repeated, so that statistics of the batch stay the same.
+  np.testing.assert_array_equal(found[0]["image"][2:], found[0]["image"][:2])
 
 
 def test_batch_larger_than_the_set(both_loaders):
