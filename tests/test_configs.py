@@ -16,7 +16,7 @@ import pytest
 
 from config_files import CONFIGS, load_config, load_module
 from jaxseg import config as configs
-from jaxseg import models, tasks
+from jaxseg import models, sharding, tasks
 from jaxseg.data import survey
 from jaxseg.data.datasets import DATASETS
 from jaxseg.errors import UserError
@@ -154,6 +154,22 @@ def test_sizes_for_a_folder_of_photographs(arg, canvas, crop, scale):
   assert config.augment.crop == crop
   assert config.augment.scale == scale
   assert config.eval.scales == (1.0,)
+
+
+def test_every_recipe_trains_on_one_to_eight_devices(monkeypatch):
+  recipes = set()
+  for path in FILES:
+    for arg in (*configs.DATA_PRESETS, "shapes,small"):
+      c = load_config(path.stem, arg)
+      recipes.add((c.train.batch_size, c.optimizer.accumulate))
+  devices = jax.devices()
+  for count in range(1, 9):
+    monkeypatch.setattr(
+      jax, "devices", functools.partial(devices.__getitem__, slice(count))
+    )
+    for size, parts in sorted(recipes):
+      mesh = sharding.mesh_for_training(size, parts)
+      assert size // parts % mesh.size == 0
 
 
 def step_cases() -> list:
