@@ -23,7 +23,7 @@ from jaxseg import models, weights
 from jaxseg.cli import config_options, options, output
 from jaxseg.config import BackboneFields
 from jaxseg.errors import UserError
-from jaxseg.weights import classification, network_fields, segmentation
+from jaxseg.weights import classification, segmentation
 from jaxseg.weights.report import SKIP_FLAG
 
 USAGE = "--model=NAME [OPTION ...] FILE OUT"
@@ -126,7 +126,7 @@ def _convert(args: argparse.Namespace) -> dict[str, Any]:
     label=f"{args.file} into {args.model}",
     skip_option=SKIP_FLAG,
   )
-  weights.save(args.out, variables, network_fields.describe(model))
+  weights.save(args.out, variables, weights.describe(model))
   if name == "classifier":
     # A U-Net takes every backbone, and its paper does not adapt it.
     given = train_options("unet_backbone", fields)

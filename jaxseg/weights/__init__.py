@@ -5,6 +5,7 @@
   variables of a network.
 - `save(path, variables)` writes variables to a file and `load(path)` reads
   them back.
+- `describe(network)` returns the fields that `save` stores beside the weights.
 - `initialise(network, variables, model=..., backbone=...)` replaces fresh
   variables by those of files, as `config.init` asks.
 
@@ -19,10 +20,12 @@ a report of every array that does not match.
 
 from jaxseg.weights.files import check_target, load, read_file, save
 from jaxseg.weights.initialise import initialise
+from jaxseg.weights.network_fields import describe
 from jaxseg.weights.pytorch import from_torch
 
 __all__ = [
   "check_target",
+  "describe",
   "from_torch",
   "initialise",
   "load",

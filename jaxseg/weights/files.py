@@ -242,6 +242,11 @@ def check_target(path: str | os.PathLike) -> epath.Path:
     UserError: The path has another ending, is a directory, or is below a file.
   """
   path = to_path(path)
+  if not is_remote(path) and path.is_dir():
+    raise UserError(
+      f"{path}: is a directory; expected the path of the file to write, such "
+      f"as {path / f'weights{ENDINGS[0]}'}"
+    )
   if path.suffix not in ENDINGS:
     raise UserError(
       f"{path}: expected a path ending in {' or '.join(ENDINGS)}, "
@@ -249,11 +254,6 @@ def check_target(path: str | os.PathLike) -> epath.Path:
     )
   if is_remote(path):
     return path
-  if path.is_dir():
-    raise UserError(
-      f"{path}: is a directory; expected the path of the file to write, such "
-      f"as {path / f'weights{path.suffix}'}"
-    )
   for parent in path.parents:
     if parent.exists() and not parent.is_dir():
       raise UserError(

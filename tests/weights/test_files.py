@@ -162,9 +162,11 @@ def test_an_unreadable_network_is_refused(tmp_path):
 
 def test_paths_that_cannot_be_written(tmp_path):
   (tmp_path / "folder.npz").mkdir()
+  (tmp_path / "folder").mkdir()
   (tmp_path / "file").touch()
   for name, text in {
     "folder.npz": "folder.npz: is a directory; expected the path of the file",
+    "folder": "folder: is a directory; expected the path of the file",
     "file/a/w.npz": "file is a file, so it cannot contain another",
   }.items():
     with pytest.raises(UserError, match=text):
