@@ -111,7 +111,7 @@ def test_commands_can_be_typed(command, monkeypatch):
       config_of_run(config.init.model)
   elif name == "convert":
     assert args.model in {*convert.NETWORKS, *BACKBONES}
-    assert args.library in convert.LIBRARIES
+    assert args.library in (None, *convert.LIBRARIES)
   else:
     config = config_of_run(args.workdir)
     allowed = getattr(module, "FIELDS", config_options.EVALUATION_FIELDS)
