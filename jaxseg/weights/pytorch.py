@@ -71,6 +71,7 @@ def from_torch(
     UserError: Arrays are missing, unexpected or mis-shaped, or the library
       does not have this network.
   """
+  library = choose_library(model, library, state_dict)
   image = jnp.zeros((1, 224, 224, in_channels))
   variables = jax.eval_shape(
     lambda: model.init(jax.random.key(0), image, train=False)
@@ -85,7 +86,6 @@ def from_torch(
       path = path.replace("/backbone/", "/", 1)
     return matches_skip(path)
 
-  library = choose_library(model, library, state_dict)
   differences = network_fields.differences(
     model, describe_original(model, library)
   )
