@@ -75,12 +75,10 @@ FIELDS: dict[str, Rule] = {
   ),
   "data.mean": Many(_SHARE, (0, 3), (0.485, 0.456, 0.406), _RGB, hint=_BYTES),
   "data.std": Many(
-    Number(0, 1, above=True), (0, 3), (0.229, 0.224, 0.225), _RGB, hint=_BYTES
+    Number(1e-6, 1), (0, 3), (0.229, 0.224, 0.225), _RGB, hint=_BYTES
   ),
   "augment.crop": _SIZE,
-  "augment.scale": Many(
-    Number(0, 100, above=True), (2,), (0.5, 2.0), "(low, high)"
-  ),
+  "augment.scale": Many(Number(0.01, 100), (2,), (0.5, 2.0), "(low, high)"),
   "augment.flip": Flag(),
   "augment.rotation": Number(0, 180, example=10),
   "augment.elastic_std": Number(0, _LONGEST_SIDE, example=10),
@@ -98,7 +96,7 @@ FIELDS: dict[str, Rule] = {
   "loss.normalise_by": Choice(("weight", "count", "images")),
   "loss.label_stride": _COUNT,
   "loss.border_weight": Number(0, _LARGEST, example=10),
-  "loss.border_std": Number(0, 1000, above=True, example=5),
+  "loss.border_std": Number(0.01, 1000, example=5),
   "optimizer.name": Choice(("sgd", "adamw", "rmsprop")),
   "optimizer.learning_rate": Number(0, _LARGEST, example=0.01),
   "optimizer.momentum": _DECAY,
@@ -106,7 +104,7 @@ FIELDS: dict[str, Rule] = {
   "optimizer.b1": _DECAY,
   "optimizer.b2": Number(0, 1, below=True, example=0.999),
   "optimizer.decay_rate": _DECAY,
-  "optimizer.epsilon": Number(0, 1, above=True, example=1e-8),
+  "optimizer.epsilon": Number(1e-30, 1, example=1e-8),
   "optimizer.weight_decay": Number(0, _LARGEST, example=1e-4),
   "optimizer.decoupled": Flag(),
   "optimizer.no_decay": _PATTERNS,
@@ -146,9 +144,7 @@ FIELDS: dict[str, Rule] = {
   "eval.canvas": _SIZE,
   "eval.mode": Choice(("whole", "sliding")),
   "eval.stride": Number(0, 1, above=True, example=0.67),
-  "eval.scales": Many(
-    Number(0, 16, above=True), example=(0.5, 1.0), empty=False
-  ),
+  "eval.scales": Many(Number(0.01, 16), example=(0.5, 1.0), empty=False),
   "eval.flip": Flag(),
   "eval.dropout_samples": Whole(0, example=40),
   "eval.crf": Text(),
@@ -157,9 +153,7 @@ FIELDS: dict[str, Rule] = {
   "dtype": Choice(("float32", "bfloat16", "float16")),
   "norm.name": Choice(("paper", "batch", "group", "none")),
   "norm.momentum": Either((_PAPER, Number(0, 1, example=0.9))),
-  "norm.epsilon": Either(
-    (_PAPER, Number(0, _LARGEST, above=True, example=1e-5))
-  ),
+  "norm.epsilon": Either((_PAPER, Number(1e-12, _LARGEST, example=1e-5))),
   "norm.frozen": Flag(),
   "norm.groups": Either((_PAPER, Whole(1, example=32))),
 }
@@ -214,7 +208,7 @@ NETWORK_FIELDS: dict[str, Rule] = {
   "features": Either((_COUNT, _COUNTS)),
   "levels": Many(_NAME, example=("c3", "c5")),
   "padding": Either((Whole(0), Text())),
-  "scales": Many(Number(0, 16, above=True), example=(0.5, 0.75, 1.0)),
+  "scales": Many(Number(0.01, 16), example=(0.5, 0.75, 1.0)),
   "skip_scales": Many(_NOT_NEGATIVE),
   "stages": Either((_COUNT, Many(_COUNTS))),
 }  # fmt: skip

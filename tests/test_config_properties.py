@@ -31,6 +31,7 @@ from jaxseg.config_rules import (
 from jaxseg.errors import UserError
 from jaxseg.evaluation import scoring
 from jaxseg.training import loop, setup
+from jaxseg.training.state import create_state
 from jaxseg.training.step import train_step
 
 # Examples are the same in every run; none are stored.
@@ -263,7 +264,15 @@ def trace_a_run(config):
     config.train.batch_size, config.optimizer.accumulate
   )
   experiment = setup.create(config, mesh)
-  state = jax.eval_shape(lambda: experiment.fresh_state(mesh))
+  state = jax.eval_shape(
+    lambda: create_state(
+      experiment.model,
+      experiment.optimizer,
+      jax.random.key(experiment.seed),
+      experiment.image_shape,
+      ema=experiment.ema_decay > 0,
+    )
+  )
   step = functools.partial(
     train_step,
     model=experiment.model,
