@@ -223,7 +223,8 @@ def joined(
       _check_count(state.client, state.process_id, state.num_processes)
       # Connects the devices while no process is ahead of the others: on CPUs
       # the first collective operation waits for at most 30 s.
-      multihost_utils.sync_global_devices("jaxseg")
+      with _quiet_stdout():
+        multihost_utils.sync_global_devices("jaxseg")
       yield
     except SystemExit:  # All processes stop after the same step.
       peers.finish()
@@ -231,6 +232,20 @@ def joined(
     except BaseException as error:
       peers.fail(error)
     peers.finish()
+
+
+@contextlib.contextmanager
+def _quiet_stdout() -> Iterator[None]:
+  """Discards what C++ code prints: Gloo reports its connections there."""
+  sys.stdout.flush()
+  saved, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+  os.dup2(nowhere, 1)
+  try:
+    yield
+  finally:
+    os.dup2(saved, 1)
+    os.close(saved)
+    os.close(nowhere)
 
 
 def _check_count(store, index: int, count: int) -> None:
