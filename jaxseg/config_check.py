@@ -50,7 +50,7 @@ _PAPER = Nothing("the paper's value")
 FIELDS: dict[str, Rule] = {
   "name": Text(),
   "words": Many(_NAME),
-  "seed": Whole(0, 2**32 - 1),
+  "seed": Whole(0, 2**31 - 1),  # An int32 in the compiled step.
   "task": Choice(("segmentation", "classification")),
   "data.name": Choice(("shapes", "camvid", "folder", "isbi_em")),
   "data.path": Text(),
