@@ -116,6 +116,8 @@ def test_commands_can_be_typed(command, monkeypatch):
     config = config_of_run(args.workdir)
     allowed = getattr(module, "FIELDS", config_options.EVALUATION_FIELDS)
     config_options.override(config, args.overrides, allowed=allowed)
+    if not config.augment.crop:  # The crop of a folder follows from its images.
+      config.augment.crop = (64, 64)
     inference.create(config)
 
 
