@@ -15,6 +15,7 @@ on the device as well.
 """
 
 from collections.abc import Callable
+import operator
 from typing import Any
 
 import flax.linen as nn
@@ -212,7 +213,7 @@ def _fold(function: Callable, carry: Any, xs: Any, count: int) -> Any:
 
   def written_out(carry, xs):
     for i in range(count):
-      carry = function(carry, jax.tree.map(lambda values: values[i], xs))
+      carry = function(carry, jax.tree.map(operator.itemgetter(i), xs))
     return carry
 
   def loop(carry, xs):
