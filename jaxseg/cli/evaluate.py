@@ -8,10 +8,8 @@
 Prints the IoU, the accuracy and the share of pixels of every class, and how
 they were computed, so that scores can be compared; undefined scores are null
 in JSON. The fields eval.*, data.path, data.eval_split, data.label_map and
-data.bits of the run can be overridden.
-
-Another folder than the run's that has no splits is scored as a whole, as is
-the run's own with --split=all.
+data.bits of the run can be overridden. Another folder than the run's that has
+no splits is scored as a whole, as is the run's own with --split=all.
 """
 
 import argparse
