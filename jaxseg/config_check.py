@@ -160,6 +160,8 @@ FIELDS: dict[str, Rule] = {
 
 _COUNTS = Many(_COUNT, example=(1, 2, 3))
 _FACTOR = Number(0, 100, above=True, example=1)
+# A backbone whose fields are given is a section, not a value.
+_BACKBONE = Text(empty=False)
 
 # Rules by the name of a field, which means the same in every network. A field
 # that a network leaves at None may be None. Texts are names that the network
@@ -234,6 +236,7 @@ def check(config: ConfigDict, *, training: bool = True) -> None:
   for name, value in values.items():
     if name.startswith("model."):
       _check_network_field(name, value)
+  _check_path(config)
   if training:
     for problem in _conflicts(config):
       raise UserError(problem)
@@ -254,9 +257,21 @@ def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _check_network_field(name: str, value: Any) -> None:
   """Checks a field of the network or of its backbone."""
+  if name == "model.backbone":
+    _check_value(name, value, _BACKBONE)
   field = name.rpartition(".")[2]
   if field in NETWORK_FIELDS and value is not None:
     _check_value(name, value, NETWORK_FIELDS[field])
+
+
+def _check_path(config: ConfigDict) -> None:
+  """Raises UserError for the path of a data set that reads no files."""
+  if config.data.name == "shapes" and config.data.path:
+    raise UserError(
+      f"data.path={config.data.path!r}: the data set 'shapes' is drawn and "
+      "reads no files; train on files by a word after the colon, as in "
+      "--config=configs/pspnet.py:folder"
+    )
 
 
 def _check_value(name: str, value: Any, rule: Rule) -> None:
@@ -288,12 +303,6 @@ def _conflicts(config: ConfigDict) -> Iterator[str]:
 
 def _data_conflicts(config: ConfigDict) -> Iterator[str]:
   data, (low, high) = config.data, config.augment.scale
-  if data.name == "shapes" and data.path:
-    yield (
-      f"data.path={data.path!r}: the data set 'shapes' is drawn and reads no "
-      "files; select files by a word after the colon, as in "
-      "--config=configs/pspnet.py:folder"
-    )
   if low > high:
     yield (
       f"augment.scale={(low, high)}: expected the smallest scale before the "

@@ -178,7 +178,6 @@ def test_a_message_in_full():
     ({"augment__crop": (321, 321), "loss__label_stride": 1000},
      ["augment.crop=(321, 321)"]),
     ({"optimizer__name": "adamw", "optimizer__nesterov": True}, ["sgd"]),
-    ({"data__name": "shapes", "data__path": "photos"}, [":folder"]),
     ({"task": "classification", "loss__border_weight": 1.0}, ["whole images"]),
     ({"task": "classification", "eval__rand": True}, ["whole images"]),
     ({"norm__groups": 8}, ["norm.name='paper'", "norm.name=group"]),
@@ -196,6 +195,18 @@ def test_fields_that_contradict_each_other(fields, words):
   assert "\n" not in text and next(iter(fields))[:4] in text
   for word in words:
     assert word in text
+
+
+@pytest.mark.parametrize(
+  ("section", "field", "value"),
+  [("data", "path", "photos"), ("model", "backbone", ("resnet50",))],
+)
+def test_a_trained_run_is_checked_too(section, field, value):
+  config = configs.with_data("shapes")
+  with config.unlocked():
+    config[section][field] = value
+  with pytest.raises(UserError, match=f"{section}.{field}=.*{value[0][0]}"):
+    config_check.check(config, training=False)
 
 
 def test_a_missing_field_is_named():
