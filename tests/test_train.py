@@ -92,6 +92,7 @@ def test_a_run_starts_from_another(train_command, run_process, tmp_path):
   assert "loaded" in result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite(train_command, run_process, tmp_path):
   command = train_command(
     tmp_path / "run",

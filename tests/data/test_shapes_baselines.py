@@ -42,6 +42,7 @@ def _colour_cells(images: np.ndarray, bits: int) -> np.ndarray:
   return cells @ (1 << (2 * bits), 1 << bits, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("bits", [3, 4])
 def test_no_function_of_a_colour_reaches_035(bits, power):
@@ -86,6 +87,7 @@ class Local(nn.Module):
     return resize_bilinear(x, size, align_corners=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("net", "sees"), [(Pixelwise(), 1), (Local(), 15)])
 def test_receptive_fields_of_the_networks(net, sees):
   x = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))

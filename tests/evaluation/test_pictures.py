@@ -157,7 +157,7 @@ def test_legend_lists_any_number_of_classes(classes):
   assert {tuple(c) for c in palette} <= {tuple(map(int, c)) for c in found}
 
 
-@pytest.mark.parametrize("classes", [1, 59, 1000])
+@pytest.mark.parametrize("classes", [1, 59, 300])
 def test_a_legend_of_its_own_has_every_colour_on_a_screenful(classes):
   palette = np.random.default_rng(0).integers(1, 256, (classes, 3)).tolist()
   names = [f"class number {i}" for i in range(classes)]

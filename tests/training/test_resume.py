@@ -106,10 +106,8 @@ def test_a_damaged_checkpoint_costs_its_steps_and_nothing_else(
   assert losses(whole) == losses(damaged)
 
 
-@pytest.mark.parametrize(
-  "number",
-  [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_first(train_command, run_process, tmp_path, number):
   fields = (
     *FIELDS,

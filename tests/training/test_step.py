@@ -31,8 +31,12 @@ TASK = Segmentation(
     heads={"logits": 1.0, "aux_logits": 0.4}, class_weights=(1.0, 2.0, 0.5)
   ),
 )
-# On eight devices, each part has one example of each device.
-STEP = dict(task=TASK, seed=7, parts=2, ema_decay=0.9)
+STEP = dict(task=TASK, seed=7, ema_decay=0.9)
+# In two parts on eight devices, each part has one example of each device. The
+# step in two parts takes twice as long to compile.
+PARTS = pytest.mark.parametrize(
+  "parts", [1, pytest.param(2, marks=pytest.mark.slow)]
+)
 OPTIMIZER = optax.sgd(0.005, momentum=0.9)
 
 
@@ -77,20 +81,21 @@ def initial():
   return jax.device_get(state)
 
 
-def step_fn(axis_name=None):
+def step_fn(axis_name=None, parts=1):
   return functools.partial(
     train_step,
     model=tiny(axis_name),
     optimizer=OPTIMIZER,
+    parts=parts,
     **STEP,
     axis_name=axis_name,
   )
 
 
-def run_jit(devices, steps=3):
+def run_jit(devices, parts, steps=3):
   mesh = sharding.make_mesh(jax.devices()[:devices])
   whole = sharding.replicated(mesh)
-  step = jax.jit(step_fn(), out_shardings=(whole, whole))
+  step = jax.jit(step_fn(parts=parts), out_shardings=(whole, whole))
   state = jax.device_put(initial(), whole)
   for i in range(steps):
     state, metrics = step(state, sharding.global_batch(batch(i), mesh))
@@ -98,8 +103,8 @@ def run_jit(devices, steps=3):
 
 
 @functools.cache
-def reference():
-  return run_jit(1)
+def reference(parts):
+  return run_jit(1, parts)
 
 
 def assert_same(a, b, tolerance=1e-5):
@@ -117,12 +122,14 @@ def assert_same(a, b, tolerance=1e-5):
     )
 
 
-def test_eight_devices_equal_one():
-  assert_same(run_jit(8), reference())
+@PARTS
+def test_eight_devices_equal_one(parts):
+  assert_same(run_jit(8, parts), reference(parts))
 
 
-def test_pmap_equals_jit():
-  step = jax.pmap(step_fn("data"), axis_name="data")
+@PARTS
+def test_pmap_equals_jit(parts):
+  step = jax.pmap(step_fn("data", parts), axis_name="data")
   state = jax.tree.map(lambda x: jnp.stack([x] * 8), initial())
   for i in range(3):
     split = jax.tree.map(
@@ -130,16 +137,16 @@ def test_pmap_equals_jit():
     )
     state, metrics = step(state, split)
   result = jax.tree.map(lambda x: np.asarray(x)[5], (state, metrics))
-  assert_same(result, reference())
+  assert_same(result, reference(parts))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check_vma", [True, False])
-def test_shard_map_equals_jit(check_vma):
+def test_shard_map_equals_jit(check_vma, parts=2):
   mesh = sharding.make_mesh()
   step = jax.jit(
     jax.shard_map(
-      step_fn("data"),
+      step_fn("data", parts),
       mesh=mesh,
       in_specs=(P(), P("data")),
       out_specs=(P(), P()),
@@ -149,7 +156,7 @@ def test_shard_map_equals_jit(check_vma):
   state = initial()
   for i in range(3):
     state, metrics = step(state, batch(i))
-  assert_same(jax.device_get((state, metrics)), reference())
+  assert_same(jax.device_get((state, metrics)), reference(parts))
 
 
 @functools.cache
