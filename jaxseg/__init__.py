@@ -5,7 +5,7 @@ reading a network never loads a data pipeline. Only `jaxseg.data.builders` and
 `jaxseg.data.pipeline` load TensorFlow.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load_run(workdir, checkpoint="best"):
