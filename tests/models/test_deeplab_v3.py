@@ -149,7 +149,7 @@ def test_unknown_variants_are_named():
 @pytest.mark.slow
 def test_gradient_reaches_every_parameter_of_the_cascade():
   fields = models.fields("deeplab_v3", backbone=SMALL, variant="cascade")
-  fields |= {"features": 8, "rates": (1, 2, 3), "cascade_blocks": 1}
+  fields["cascade_blocks"] = 1
   model = models.create(num_classes=3, **fields)
   assert unreached_parameters(model, (33, 41), batch=4) == []
 
