@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxseg import sharding
 from jaxseg.tasks.task import Batch, Task
 from jaxseg.training.state import TrainState
-from jaxseg.training.step import split_batch
+from jaxseg.training.step import fold_parts, split_batch
 
 
 def batch_statistics(
@@ -77,13 +77,13 @@ def batch_statistics(
     part_batch, keys, dropout_key = part
     image, _ = task.inputs(part_batch, keys)
     new = statistics(image, dropout_key)
-    return (running_mean(mean, new, count), count + 1), None
+    return running_mean(mean, new, count), count + 1
 
-  (mean, _), _ = jax.lax.scan(
+  mean, _ = fold_parts(
     part_step,
     (jax.tree.map(jnp.zeros_like, old), 0),
     split_batch(batch, step, seed=seed, parts=parts),
-    unroll=parts == 1,
+    parts,
   )
   return mean
 
