@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import dataclasses
 from types import MappingProxyType
 
-from jaxtyping import Integer
+from jaxtyping import Integer, UInt8
 import numpy as np
 from PIL import Image
 
@@ -88,10 +88,18 @@ class Placement:
       UserError: The image has 16 bits, and their range is not known.
     """
     image = decoding.eight_bits(image, self.bits)
+    example = self._place_label(ids, dtype)
+    height, width = example["size"].tolist()
+    example["image"][:height, :width] = resize_image(image, (height, width))
+    return example
+
+  def _place_label(
+    self, ids: Integer[np.ndarray, "h w"], dtype: np.dtype
+  ) -> dict[str, np.ndarray]:
+    """Returns an example with `label` and `size` and without its image."""
     label = labels.rewrite(ids, dict(self.label_map), dtype)
     height, width = fitted_size(label.shape, self.canvas)
     example = self.padding(dtype)
-    example["image"][:height, :width] = resize_image(image, (height, width))
     example["label"][:height, :width] = _shrink_label(label, (height, width))
     example["size"][:] = height, width
     return example
@@ -110,6 +118,17 @@ class Placement:
     )
     return height, width
 
+  def network_input(
+    self, image: decoding.RgbImage
+  ) -> UInt8[np.ndarray, "ih iw 3"]:
+    """Returns an image at its `input_size`, resized once from the original.
+
+    Raises:
+      UserError: The image has 16 bits, and their range is not known.
+    """
+    size = self.input_size(image.shape[:2])
+    return resize_image(decoding.eight_bits(image, self.bits), size)
+
   def place_whole(
     self,
     image: decoding.RgbImage,
@@ -124,20 +143,14 @@ class Placement:
       dtype: Type of the labels.
 
     Returns:
-      `image` at its `input_size`, resized once from the original; and `label`
-      on the canvas and `size`, the area that it covers, as `place` does.
+      `image` as `network_input` returns it; and `label` on the canvas and
+      `size`, the area that it covers, as `place` does.
 
     Raises:
       UserError: The image has 16 bits, and their range is not known.
     """
-    image = decoding.eight_bits(image, self.bits)
-    label = labels.rewrite(ids, dict(self.label_map), dtype)
-    height, width = fitted_size(label.shape, self.canvas)
-    example = self.padding(dtype)
-    example["image"] = resize_image(image, self.input_size(label.shape))
-    example["label"][:height, :width] = _shrink_label(label, (height, width))
-    example["size"][:] = height, width
-    return example
+    whole = self.network_input(image)
+    return {**self._place_label(ids, dtype), "image": whole}
 
   def padding(self, dtype: np.dtype) -> dict[str, np.ndarray]:
     """Returns an empty example, which completes the last batch of a split."""

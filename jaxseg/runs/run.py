@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxseg import config_check, files, tasks
 from jaxseg.data import decoding
-from jaxseg.data.placement import Placement, resize_image
+from jaxseg.data.placement import Placement
 from jaxseg.errors import UserError
 from jaxseg.evaluation import inference
 from jaxseg.evaluation.inference import Inference
@@ -73,9 +73,8 @@ class Run:
       UserError: The network classifies whole images, or was trained on images
         of 8 bits and `image` has 16.
     """
-    size = self.input_size(image.shape[:2])
-    x = resize_image(decoding.eight_bits(image, self.config.data.bits), size)
-    logits = self.compiled(size)(self.variables, x[None])
+    x = self._placement.network_input(image)
+    logits = self.compiled(x.shape[:2])(self.variables, x[None])
     return inference.ids_at_size(np.asarray(logits)[0], image.shape[:2])
 
   def input_size(self, size: tuple[int, ...]) -> tuple[int, int]:
