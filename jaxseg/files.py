@@ -11,7 +11,8 @@ import errno
 import io
 import os
 import shutil
-from typing import BinaryIO
+from typing import IO, BinaryIO
+import zlib
 
 from etils import epath
 
@@ -32,6 +33,7 @@ _REFUSALS = (
 # Some libraries drop the text as well. Any error on a disk with less free space
 # than this is reported as a full disk.
 _FULL_BYTES = 2**24
+_CHUNK = 2**24  # Bytes that a checksum reads at a time.
 
 
 def to_path(path: epath.PathLike) -> epath.Path:
@@ -93,6 +95,35 @@ def write_text(path: epath.PathLike, text: str) -> None:
   """
   with atomic_write(path) as file:
     file.write(text.encode())
+
+
+def checksum(path: epath.PathLike) -> int:
+  """Returns the CRC-32 of a file."""
+  result = 0
+  with to_path(path).open("rb") as file:
+    while chunk := file.read(_CHUNK):
+      result = zlib.crc32(chunk, result)
+  return result
+
+
+def try_lock(file: IO) -> bool:
+  """Locks an open local file, unless another process has locked it.
+
+  The operating system releases the lock when the file is closed or its process
+  ends, however it ends. Some network disks have no locks; there, nobody waits.
+
+  Returns:
+    False if another process has locked the file.
+  """
+  import fcntl  # Windows lacks it, and only writing needs it.
+
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  except OSError:
+    pass
+  return True
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 from pathlib import Path
 
+from jaxseg import files
 from jaxseg.data.notes import note
 
 
@@ -12,21 +13,16 @@ from jaxseg.data.notes import note
 def locked(path: Path, title: str) -> Iterator[None]:
   """Runs the block in one process at a time.
 
-  The operating system releases the lock when its process ends, even if it is
-  killed. Some network disks have no locks; there, nothing waits.
+  The lock is that of `files.try_lock`, so it ends with its process.
 
   Args:
     path: File of the lock. It is created, and deleted after the block.
     title: What the block does, for a note to those who wait.
   """
   with open(path, "a") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not files.try_lock(file):
       note(f"waiting for another process that is {title}")
       fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:
-      pass
     try:
       yield
     finally:

@@ -2,7 +2,8 @@
 
 import json
 from pathlib import Path
-import zlib
+
+from jaxseg import files
 
 _NAME = "manifest.json"
 # Checksums of larger files take too long to be compared at every start.
@@ -12,7 +13,10 @@ _QUICK_BYTES = 2**26
 def write(folder: Path) -> None:
   """Writes size and checksum of each file in a folder."""
   found = {
-    path.relative_to(folder).as_posix(): [path.stat().st_size, _checksum(path)]
+    path.relative_to(folder).as_posix(): [
+      path.stat().st_size,
+      files.checksum(path),
+    ]
     for path in sorted(folder.rglob("*"))
     if path.is_file()
   }
@@ -35,17 +39,11 @@ def damage(folder: Path, *, thorough: bool = False) -> str:
         return f"{name} is missing"
       if seen != size:
         return f"{name} has {seen} bytes instead of {size}"
-      if (thorough or size <= _QUICK_BYTES) and _checksum(path) != checksum:
+      if (thorough or size <= _QUICK_BYTES) and files.checksum(
+        path
+      ) != checksum:
         return f"{name} has changed"
   except (OSError, ValueError, TypeError, AttributeError) as error:
     # A damaged manifest is no JSON, or JSON of another structure.
     return f"{_NAME}: {' '.join(str(error).split())}"
   return ""
-
-
-def _checksum(path: Path) -> int:
-  result = 0
-  with open(path, "rb") as file:
-    while block := file.read(2**20):
-      result = zlib.crc32(block, result)
-  return result

@@ -7,12 +7,12 @@ and the CRC-32 of every file there.
 
 from collections.abc import Iterator
 import json
-import zlib
 
 from etils import epath
 
+from jaxseg import files
+
 NAME = "checksums.json"
-_CHUNK = 2**24
 
 
 def write(folder: epath.Path) -> None:
@@ -61,8 +61,4 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
 
 def _state(path: epath.Path) -> list[int]:
   """Returns the size and the CRC-32 of a file."""
-  size = crc = 0
-  with path.open("rb") as file:
-    while chunk := file.read(_CHUNK):
-      size, crc = size + len(chunk), zlib.crc32(chunk, crc)
-  return [size, crc]
+  return [path.stat().length, files.checksum(path)]

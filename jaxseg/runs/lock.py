@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 import contextlib
-import fcntl
 import os
 import socket
 
@@ -17,9 +16,8 @@ from jaxseg.runs.workdir import check_folder
 def locked(workdir: epath.PathLike) -> Iterator[None]:
   """Keeps other processes from training in a work directory.
 
-  The operating system releases the lock when the process ends, however it ends.
-  Commands that only read need no lock. Object stores, and some network disks,
-  have none.
+  The lock is that of `files.try_lock`, so it ends with the process. Commands
+  that only read need no lock, and object stores have none.
 
   Args:
     workdir: The work directory, which is created if it does not exist.
@@ -36,17 +34,13 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = open(path, "a+")
   with file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not files.try_lock(file):
       file.seek(0)
       owner = file.read().strip() or "another process"
       raise UserError(
         f"{workdir}: {owner} trains in this work directory; wait until it "
         "ends, stop it, or choose another --workdir"
-      ) from None
-    except OSError:
-      pass  # This disk has no locks.
+      )
     with files.disk_errors(path, "cannot be written"):
       file.truncate(0)
       file.write(f"process {os.getpid()} on {socket.gethostname()}")
