@@ -15,6 +15,7 @@ A batch is a dict of arrays:
 
 from collections.abc import Iterator
 import dataclasses
+import functools
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -219,8 +220,9 @@ class Dataset:
     self._check_split(split)
     return self._source.name(split, index)
 
+  @functools.cached_property
   def contents(self) -> contents.Contents:
-    """Returns a description of the files of each split, see `contents`."""
+    """Description of the files of each split, see `contents`."""
     return contents.describe(self._source)
 
   def class_pixels(self, split: str) -> np.ndarray:

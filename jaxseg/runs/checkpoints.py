@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 import functools
 import json
 import math
-import sys
 from typing import Any
 
 from etils import epath
@@ -23,6 +22,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from jaxseg import files
+from jaxseg.data.notes import note
 from jaxseg.errors import UserError
 from jaxseg.runs import checksums
 
@@ -264,9 +264,8 @@ class Checkpoints:
       except DamagedError as error:
         damages.append(error)
         continue
-      if damages and jax.process_index() == 0:
-        found = "; ".join(map(str, damages))
-        print(f"note: {found}; {consequence} step {step}", file=sys.stderr)
+      if damages:
+        note(f"{'; '.join(map(str, damages))}; {consequence} step {step}")
       return step, state
     raise UserError(
       f"{self._directory}: no checkpoint is intact: "

@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from jaxseg import files
+from jaxseg.data.notes import note
 
 
 class MetricsLog:
@@ -74,10 +75,9 @@ def _read_lines(path: epath.Path) -> list[dict[str, Any]]:
   lines = [_parse(line) for line in complete]
   damaged = [number for number, line in enumerate(lines, 1) if line is None]
   if damaged:
-    print(
-      f"note: {path}: ignored {len(damaged)} damaged of {len(lines)} lines "
-      f"(first: line {damaged[0]})",
-      file=sys.stderr,
+    note(
+      f"{path}: ignored {len(damaged)} damaged of {len(lines)} lines "
+      f"(first: line {damaged[0]})"
     )
   return [line for line in lines if line is not None]
 

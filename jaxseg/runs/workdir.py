@@ -9,7 +9,6 @@ result, and the files, are the same.
 from collections.abc import Iterator, Sequence
 import json
 from pathlib import Path
-import sys
 from typing import Any
 
 from etils import epath
@@ -19,6 +18,7 @@ from jaxseg import files
 from jaxseg.config import base
 from jaxseg.data import contents
 from jaxseg.data.contents import Contents
+from jaxseg.data.notes import note
 from jaxseg.errors import UserError
 from jaxseg.runs.checkpoints import saved_steps
 
@@ -242,7 +242,7 @@ def claim_data(
     try:
       known = {name: dict(split) for name, split in json.loads(content).items()}
     except (ValueError, TypeError, AttributeError):
-      print(f"note: {path} is damaged and was replaced", file=sys.stderr)
+      note(f"{path} is damaged and was replaced")
   for split in splits:
     if found := contents.difference(known, dataset_contents, split):
       raise UserError(

@@ -59,7 +59,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Scores:
   splits = (dataset.train_split, dataset.eval_split)
   with locked(workdir):
     claim(experiment.config, workdir)
-    claim_data(dataset.contents(), splits, workdir)
+    claim_data(dataset.contents, splits, workdir)
     return _train(experiment, mesh, workdir)
 
 
@@ -80,7 +80,7 @@ def _train(
     workdir, keep_last=options.keep_last, metric=experiment.task.metric
   )
   scores = None
-  origin = final_scores.origin(config, dataset.contents())
+  origin = final_scores.origin(config, dataset.contents)
   if checkpoints.is_intact(options.steps):
     report(f"nothing left to train: {workdir} has all {options.steps} steps")
     scores = final_scores.read(workdir, origin)

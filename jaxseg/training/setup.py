@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import optax
 
-from jaxseg import config_check, data, sharding, tasks, weights
+from jaxseg import data, sharding, tasks, weights
 from jaxseg.data.notes import note
 from jaxseg.errors import UserError
 from jaxseg.evaluation import inference
@@ -149,7 +149,6 @@ def create(config: ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
   Raises:
     UserError: A field has an invalid value, or a file cannot be used.
   """
-  config_check.check(config)
   dataset = data.open(config, devices=mesh.size)
   _check_pixels(dataset)
   for name in dataset.absent_classes()[:10]:
